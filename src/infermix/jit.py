@@ -1,0 +1,74 @@
+"""The only door to Numba. Without it (or with ``INFERMIX_JIT=0``) kernels run as plain Python.
+
+``kernel`` compiles lazily and caches on disk. ``compiled`` compiles for one fixed signature, which
+lets a function travel as a value: one cached kernel then takes any policy without recompiling.
+
+Compiled code is cached in ``$XDG_CACHE_HOME/infermix`` (``~/.cache/infermix``), in a folder named by
+a hash of all kernel sources: Numba itself looks only at the file of the outermost function, and
+would go on using it after a change in a file that it calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ENABLED = os.environ.get("INFERMIX_JIT", "1") != "0"
+if ENABLED:
+    try:
+        import numba
+    except ImportError:  # pragma: no cover - numba is a declared dependency
+        ENABLED = False
+
+
+
+def _cache_folder() -> str:
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for source in sorted([*here.glob("sim/*.py"), *here.glob("route/*.py"), Path(__file__)]):
+        digest.update(source.read_bytes())
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return str(Path(base) / "infermix" / f"kernels-{digest.hexdigest()[:16]}")
+
+
+if ENABLED and not os.environ.get("NUMBA_CACHE_DIR"):
+    numba.config.CACHE_DIR = _cache_folder()
+
+# Without reference counting: kernels neither allocate nor return arrays, and every call would
+# otherwise count every array of the state up and down.
+_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "_nrt": False}
+
+
+def kernel(function: F) -> F:
+    """Compile a function of arrays and scalars when it is first called."""
+    return numba.njit(**_OPTIONS)(function) if ENABLED else function
+
+
+def inline(function: F) -> F:
+    """Like ``kernel``, for small helpers that should vanish into their caller."""
+    return numba.njit(inline="always", **_OPTIONS)(function) if ENABLED else function
+
+
+def type_of(value: Any) -> Any:
+    """Numba's type of an example value (None without Numba)."""
+    return numba.typeof(value) if ENABLED else None
+
+
+def function_type(result: str, *arguments: Any) -> Any:
+    """Type of a compiled function passed as a value (None without Numba)."""
+    if not ENABLED:
+        return None
+    return numba.types.FunctionType(getattr(numba.types, result)(*arguments))
+
+
+def compiled(function: F, result: str, *arguments: Any, cache: bool = True) -> F:
+    """Compile a function now, for exactly these argument types."""
+    if not ENABLED:
+        return function
+    signature = getattr(numba.types, result)(*arguments)
+    return numba.njit([signature], **{**_OPTIONS, "cache": cache})(function)

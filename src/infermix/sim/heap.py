@@ -1,0 +1,64 @@
+"""A binary heap of slots per instance, keyed by the iteration at which each sequence ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from infermix.jit import kernel
+
+
+@kernel
+def push(slots: Any, instance: Any, slot: int) -> None:
+    """Add a slot; its ``end`` is set."""
+    place = instance.heap_size
+    instance.heap_size += 1
+    _rise(slots, place, slot)
+
+
+@kernel
+def remove(slots: Any, instance: Any, slot: int) -> None:
+    """Take a slot out, wherever it stands."""
+    place = slots[slot].heap_place
+    instance.heap_size -= 1
+    last = instance.heap_size
+    if place == last:
+        return
+    moved = slots[last].heap
+    if place > 0 and slots[moved].end < slots[slots[(place - 1) // 2].heap].end:
+        _rise(slots, place, moved)
+    else:
+        _sink(slots, last, place, moved)
+
+
+@kernel
+def _rise(slots: Any, place: int, slot: int) -> None:
+    end = slots[slot].end
+    while place > 0:
+        above = (place - 1) // 2
+        other = slots[above].heap
+        if slots[other].end <= end:
+            break
+        slots[place].heap = other
+        slots[other].heap_place = place
+        place = above
+    slots[place].heap = slot
+    slots[slot].heap_place = place
+
+
+@kernel
+def _sink(slots: Any, size: int, place: int, slot: int) -> None:
+    end = slots[slot].end
+    while True:
+        below = 2 * place + 1
+        if below >= size:
+            break
+        if below + 1 < size and slots[slots[below + 1].heap].end < slots[slots[below].heap].end:
+            below += 1
+        other = slots[below].heap
+        if slots[other].end >= end:
+            break
+        slots[place].heap = other
+        slots[other].heap_place = place
+        place = below
+    slots[place].heap = slot
+    slots[slot].heap_place = place

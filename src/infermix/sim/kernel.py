@@ -1,0 +1,139 @@
+"""The event loop: bring the instances up to each arrival, ask the policy, hand the request over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from infermix import jit
+from infermix.jit import kernel
+from infermix.route.view import Ask, FleetView
+from infermix.sim.batch import count_steps, enqueue, finish, plan_steps, start
+from infermix.sim.kv import blocks_for, blocks_of_steps
+from infermix.sim.state import IDLE, JUMP, NONE, REFUSED, State
+from infermix.sim.step import decode_jump_s, steps_to_reach
+
+
+@kernel
+def advance(state: Any, j: int, now_s: float) -> None:
+    """Everything of instance j that ends at or before ``now_s`` or starts before it."""
+    instance = state.instances[j]
+    while state.next_s[j] <= now_s and state.next_s[j] < np.inf:
+        if instance.doing != IDLE:
+            finish(state, j)
+        elif state.next_s[j] < now_s:
+            start(state, j)
+        else:
+            break
+
+
+@kernel
+def cut_jump(state: Any, j: int, now_s: float) -> None:
+    """A newcomer may join: the jump of instance j ends with the step that is under way."""
+    instance = state.instances[j]
+    pool = state.pools[instance.pool]
+    base_s = state.tables[0, instance.pool, instance.decoding]
+    k = steps_to_reach(pool, base_s, instance.decoding, instance.kv_tokens, now_s - instance.start_s)
+    if k < instance.planned:
+        plan_steps(state, j, k)
+
+
+@kernel
+def mark_eligible(state: Any, i: int) -> bool:
+    """Set the mask of instances that may take request i; False if there is none."""
+    found = False
+    for p in range(len(state.pools)):
+        pool = state.pools[p]
+        fits = state.requests[i].input + 1 <= pool.blocks * pool.block_tokens
+        allowed = fits and state.serves[p, state.requests[i].class_id]
+        found = found or allowed
+        if pool.allowed != allowed:
+            pool.allowed = allowed
+            for j in range(pool.first, pool.first + pool.instances):
+                state.instances[j].eligible = allowed
+    return found
+
+
+@kernel
+def hand_over(state: Any, view: Any, i: int, j: int) -> None:
+    """Instance j takes request i, or refuses one that it could never finish."""
+    instance = state.instances[j]
+    pool = state.pools[instance.pool]
+    view.sent[state.requests[i].class_id, instance.pool] += 1
+    needed = state.requests[i].input + state.requests[i].output - 1
+    if needed > pool.blocks * pool.block_tokens:
+        state.requests[i].status = REFUSED
+        return
+    state.requests[i].instance = j
+    was_empty = instance.wait_head == NONE
+    enqueue(state, j, i, state.requests[i].arrival_s)
+    may_join = was_empty and instance.running < pool.max_num_seqs
+    if instance.doing == JUMP and may_join:
+        if blocks_for(state.requests[i].input, pool.block_tokens) <= instance.free_blocks:
+            cut_jump(state, j, state.requests[i].arrival_s)
+
+
+def run_arrivals(state: State, view: FleetView, policy: Any, first: int, last: int, until_s: float) -> int:
+    """Simulate the arrivals ``first`` to ``last - 1``; returns how many arrived (at or before ``until_s``)."""
+    for i in range(first, last):
+        now_s = state.requests[i].arrival_s
+        if now_s > until_s:
+            return i
+        for j in range(len(state.instances)):
+            if state.next_s[j] <= now_s:
+                advance(state, j, now_s)
+        if not mark_eligible(state, i):
+            state.requests[i].status = REFUSED
+            continue
+        c = np.int64(state.requests[i].class_id)
+        ask = Ask(
+            np.int64(i), c, np.int64(0), np.int64(NONE), now_s, np.int64(state.requests[i].input),
+            np.int64(state.requests[i].cached), state.typical_output[c], np.int64(0), np.inf, state.requests[i].u,
+        )  # fmt: skip
+        j = policy(view, ask)
+        if j < 0 or j >= len(state.instances) or not state.instances[j].eligible:
+            state.requests[i].status = REFUSED
+        else:
+            hand_over(state, view, i, j)
+    return last
+
+
+@kernel
+def drain(state: Any, until_s: float) -> None:
+    """After the last arrival: let every instance work until it is empty, or until ``until_s``."""
+    for j in range(len(state.instances)):
+        advance(state, j, until_s)
+        instance = state.instances[j]
+        if instance.doing == JUMP and instance.planned > 1:
+            _stop_jump(state, j, until_s)
+
+
+@kernel
+def _stop_jump(state: Any, j: int, until_s: float) -> None:
+    """Count the steps of an unfinished jump that ended at or before ``until_s``."""
+    instance = state.instances[j]
+    pool = state.pools[instance.pool]
+    base_s = state.tables[0, instance.pool, instance.decoding]
+    wanted_s = until_s - instance.start_s
+    k = steps_to_reach(pool, base_s, instance.decoding, instance.kv_tokens, wanted_s)
+    took_s = decode_jump_s(pool, base_s, instance.decoding, instance.kv_tokens, k)
+    if took_s > wanted_s:
+        k -= 1
+        took_s = decode_jump_s(pool, base_s, instance.decoding, instance.kv_tokens, k)
+    scheduled = blocks_of_steps(state.phases[j], pool.block_tokens, instance.decoding, instance.iteration + 1, k)
+    instance.kv_peak_blocks = max(instance.kv_peak_blocks, pool.blocks - instance.free_blocks + scheduled)
+    count_steps(instance, k)
+    instance.busy_s += took_s
+    instance.planned = 0
+
+
+@cache
+def compiled_run(state_type: Any, view_type: Any, policy_type: Any) -> Callable[..., int]:
+    """``run_arrivals`` compiled once for any policy, and cached on disk."""
+    if not jit.ENABLED:
+        return run_arrivals
+    integer, real = jit.type_of(0), jit.type_of(0.0)
+    return jit.compiled(run_arrivals, "int64", state_type, view_type, policy_type, integer, integer, real)

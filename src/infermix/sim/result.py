@@ -1,0 +1,63 @@
+"""What a simulation found out. Imports neither kernel nor solver: reports read it without loading them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from infermix.arrays import Floats, Ints
+from infermix.workload.requests import Requests
+
+UNFINISHED, COMPLETED, REFUSED = 0, 1, 2
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One simulated run: columns over requests, then columns over instances."""
+
+    requests: Requests
+    first_s: Floats
+    """Time of the first token [s]; NaN if there was none."""
+    last_s: Floats
+    instance: npt.NDArray[np.int32]
+    """-1: refused before any instance took it."""
+    status: npt.NDArray[np.int8]
+    pool: Ints
+    """Pool of each instance."""
+    busy_s: Floats
+    steps: Ints
+    decode_tokens: Ints
+    prompt_tokens: Ints
+    kv_peak_blocks: Ints
+    preemptions: Ints
+    seq_steps: Ints
+    """Sequences summed over steps: divided by ``steps`` it is the mean batch."""
+    arrived: int
+    """Requests whose arrival was simulated."""
+    simulated_s: float
+    kernel_s: float
+    interrupted: bool = False
+
+    @property
+    def ttft_s(self) -> Floats:
+        """Time to first token [s]."""
+        return self.first_s - self.requests.arrival_s
+
+    @property
+    def e2e_s(self) -> Floats:
+        """Time to last token [s]."""
+        return self.last_s - self.requests.arrival_s
+
+    @property
+    def tpot_s(self) -> Floats:
+        """(E2E - TTFT) / (output tokens - 1) [s]; NaN for one token."""
+        gaps = self.requests.output_tokens - 1.0
+        return np.divide(self.last_s - self.first_s, gaps, out=np.full(len(gaps), np.nan), where=gaps > 0)
+
+    @property
+    def request_pool(self) -> Ints:
+        """Pool that took each request (-1: none)."""
+        return np.where(self.instance >= 0, self.pool[self.instance], -1)

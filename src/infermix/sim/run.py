@@ -1,0 +1,135 @@
+"""Run a simulation: arrays in, a ``Run`` out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from infermix import jit, rng
+from infermix.arrays import Floats
+from infermix.route.registry import Policy, compiled_policy, find_policy
+from infermix.route.view import Ask, FleetView
+from infermix.sim.kernel import compiled_run, drain
+from infermix.sim.result import UNFINISHED, Run
+from infermix.sim.state import STARTED, PoolSpec, State, make_state, make_view
+from infermix.workload.requests import Requests
+
+ARRIVALS_PER_CALL = 200_000
+_EXAMPLE_ASK = Ask(0, 0, 0, -1, 0.0, 1, 0, 1.0, 0, np.inf, 0.5)
+
+Progress = Callable[[int, int], None]
+"""Called with (arrivals simulated, all arrivals)."""
+
+
+def simulate_pools(
+    requests: Requests,
+    pools: list[PoolSpec],
+    policy: str | Policy,
+    *,
+    share: Floats | None = None,
+    until_s: float = np.inf,
+    typical_output_tokens: Floats | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Run:
+    """Simulate requests on pools.
+
+    Parameters
+    ----------
+    share
+        [class, pool] for ``pool_split``; equal shares when left out.
+    until_s
+        Time at which the simulation stops [s].
+    typical_output_tokens
+        Mean output per class as a gateway would know it from history; the true means when left out.
+
+    An interrupt (Ctrl-C) between batches of arrivals ends the run cleanly: what was simulated until then is returned
+    with ``interrupted`` set.
+    """
+    if typical_output_tokens is None:
+        typical_output_tokens = _mean_outputs(requests)
+    if share is None:
+        share = np.full((len(requests.class_names), len(pools)), 1.0 / len(pools))
+    state = make_state(requests, pools, typical_output_tokens, rng.uniforms(seed, 0, len(requests)))
+    view = make_view(state, share)
+    run_arrivals, choose = _compile(state, view, policy)
+    clock = time.perf_counter()
+    arrived, interrupted = _run(state, view, run_arrivals, choose, until_s, progress)
+    if not interrupted:
+        drain(state, until_s)
+    return _result(requests, state, arrived, interrupted, time.perf_counter() - clock)
+
+
+def _compile(state: State, view: FleetView, policy: str | Policy) -> tuple[Callable[..., int], Policy]:
+    choice = find_policy(policy) if isinstance(policy, str) else policy
+    view_type, ask_type = jit.type_of(view), jit.type_of(_EXAMPLE_ASK)
+    function_type = jit.function_type("int64", view_type, ask_type)
+    run_arrivals = compiled_run(jit.type_of(state), view_type, function_type)
+    if jit.ENABLED:
+        drain(make_state_like(state), -np.inf)
+    return run_arrivals, compiled_policy(choice, view_type, ask_type)
+
+
+def make_state_like(state: State) -> State:
+    """The same state without instances: compiling on it changes nothing."""
+    return state._replace(instances=state.instances[:0], next_s=state.next_s[:0])
+
+
+def _run(
+    state: State,
+    view: FleetView,
+    run_arrivals: Callable[..., int],
+    choose: Policy,
+    until_s: float,
+    progress: Progress | None,
+) -> tuple[int, bool]:
+    n, done = len(state.requests), 0
+    try:
+        while done < n:
+            last = min(n, done + ARRIVALS_PER_CALL)
+            reached = run_arrivals(state, view, choose, done, last, until_s)
+            done = reached
+            if progress is not None:
+                progress(done, n)
+            if reached < last:
+                break
+    except KeyboardInterrupt:
+        return done, True
+    return done, False
+
+
+def _result(
+    requests: Requests, state: State, arrived: int, interrupted: bool, kernel_s: float
+) -> Run:
+    rows, mine = state.instances, state.requests
+    status = np.where(mine["status"] == STARTED, UNFINISHED, mine["status"]).astype(np.int8)
+    last_s = mine["last_s"].copy()
+    ends = last_s[np.isfinite(last_s)]
+    return Run(
+        requests=requests,
+        first_s=mine["first_s"].copy(),
+        last_s=last_s,
+        instance=mine["instance"].copy(),
+        status=status,
+        pool=rows["pool"].copy(),
+        busy_s=rows["busy_s"].copy(),
+        steps=rows["steps"].copy(),
+        decode_tokens=rows["decode_tokens"].copy(),
+        prompt_tokens=rows["prompt_tokens"].copy(),
+        kv_peak_blocks=rows["kv_peak_blocks"].copy(),
+        preemptions=rows["preemptions"].copy(),
+        seq_steps=rows["seq_steps"].copy(),
+        arrived=arrived,
+        simulated_s=float(ends.max()) if len(ends) else 0.0,
+        kernel_s=kernel_s,
+        interrupted=interrupted,
+    )
+
+
+def _mean_outputs(requests: Requests) -> Floats:
+    classes = len(requests.class_names)
+    count = np.bincount(requests.class_id, minlength=classes)
+    total = np.bincount(requests.class_id, weights=requests.output_tokens, minlength=classes)
+    return np.asarray(total / np.maximum(count, 1), dtype=np.float64)
