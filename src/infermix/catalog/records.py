@@ -29,6 +29,47 @@ KINDS_OF_CHIP = {
     "neuromorphic": "other",
 }
 
+SI_UNITS = {
+    "compute_dies": "1",
+    "die_area_m2": "m2",
+    "transistors": "transistors",
+    "tdp_w": "W",
+    "bf16_flop_per_s": "FLOP/s",
+    "fp8_flop_per_s": "FLOP/s",
+    "int8_op_per_s": "OP/s",
+    "fp4_flop_per_s": "FLOP/s",
+    "sram_bytes": "byte",
+    "sram_bytes_per_s": "byte/s",
+    "mem_bytes": "byte",
+    "mem_bytes_per_s": "byte/s",
+    "link_bytes_per_s": "byte/s",
+    "link_domain_chips": "chips",
+    "hop_s": "s",
+    "scaleout_bytes_per_s": "byte/s",
+    "vendor_system_chips": "chips",
+    "vendor_system_power_w": "W",
+    "vendor_system_price_usd": "USD",
+    "chip_price_usd": "USD",
+    "rent_low_usd_per_hour": "USD/h",
+    "rent_usd_per_hour": "USD/h",
+    "operator_cost_usd_per_hour": "USD/h",
+    "power_w": "W",
+    "capital_usd": "USD",
+    "params_claimed": "parameters",
+    "active_params_claimed": "parameters",
+    "params": "parameters",
+    "active_params": "parameters",
+    "kv_elements_per_token": "1",
+    "usd_per_hour": "USD/h",
+    "input_usd_per_mtok": "USD/Mtok",
+    "output_usd_per_mtok": "USD/Mtok",
+    "standard_input_usd_per_mtok": "USD/Mtok",
+    "standard_output_usd_per_mtok": "USD/Mtok",
+    "price_multiple": "1",
+    "speed_tokens_per_s": "tokens/s",
+}
+"""SI unit of every field that holds a figure (those of an efficiency name theirs themselves)."""
+
 
 class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One number with its source.
@@ -67,8 +108,14 @@ class Chip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     link: str = ""
     supply: str = ""
     inference_mapping: str = ""
+    vendor_system: str = ""
+    """What the vendor builds the chip into; ``vendor_system_*`` describe the whole of it."""
     note: str = ""
     confidence: str = ""
+    source: tuple[str, ...] = ()
+    """Every source that the record rests on, texts included."""
+    recalled: tuple[str, ...] = ()
+    """Text fields that were recalled, not looked up: the ``unverified`` of a text."""
     compute_dies: Figure | None = None
     die_area_m2: Figure | None = None
     transistors: Figure | None = None
@@ -85,9 +132,14 @@ class Chip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     link_domain_chips: Figure | None = None
     hop_s: Figure | None = None
     scaleout_bytes_per_s: Figure | None = None
+    vendor_system_chips: Figure | None = None
+    vendor_system_power_w: Figure | None = None
+    vendor_system_price_usd: Figure | None = None
     chip_price_usd: Figure | None = None
     rent_low_usd_per_hour: Figure | None = None
     rent_usd_per_hour: Figure | None = None
+    operator_cost_usd_per_hour: Figure | None = None
+    """What an hour costs whoever runs the chip; never to be read as a rent."""
 
     @property
     def kind(self) -> str:
@@ -103,6 +155,8 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     vendor: str
     chip: str
     chips: int
+    spare_chips: int = 0
+    """Chips bought and powered beyond ``chips``, which stand by and serve nothing."""
     power_w: Figure | None = None
     power_basis: PowerBasis = "it"
     rent_usd_per_hour: Figure | None = None
@@ -119,6 +173,8 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     source: tuple[str, ...]
     kind: Kind
     read: str
+    config: str = ""
+    """Path of the model's configuration within its source."""
     year: int | None = None
     layers: int
     hidden: int
@@ -166,6 +222,10 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     item: str
     tier: str = ""
     date: str = ""
+    chip: str = ""
+    """Id of the chip that is offered, where the catalogue knows it."""
+    chips: int = 1
+    """How many chips the price is for."""
     usd_per_hour: Figure | None = None
     capital_usd: Figure | None = None
     input_usd_per_mtok: Figure | None = None

@@ -1,0 +1,234 @@
+"""Loading the catalogue, file by file and only when a record is asked for."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+from infermix.catalog.parse import Raw, check_keys, record, toml
+from infermix.catalog.records import SI_UNITS, Chip, Efficiency, Figure, Model, Price, Source, System
+from infermix.errors import InputError, near_miss
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+_PRICE_FIGURE = ("value", "unit", "low", "high", "source", "kind", "read", "of", "figure_note")
+
+
+class UnknownName(InputError, KeyError):
+    """No record of that name; a ``KeyError`` too, so that mappings behave as Python expects."""
+
+    __str__ = Exception.__str__
+
+
+class Shelf(Mapping[str, R], Generic[R]):
+    """Read-only records by id; each is loaded when it is first asked for and then kept."""
+
+    def __init__(self, kind: str, list_ids: Callable[[], Iterable[str]], load: Callable[[str], R]) -> None:
+        self.kind = kind
+        self._load = functools.cache(load)
+        self._ids = functools.cache(lambda: tuple(sorted(list_ids())))
+        self._known = functools.cache(lambda: frozenset(self._ids()))
+
+    def __getitem__(self, key: str) -> R:
+        if key not in self._known():
+            raise UnknownName(
+                f"unknown {self.kind}",
+                value=key,
+                mend=near_miss(key, self._ids()) or f"see `infermix catalog list {self.kind}s`",
+            )
+        return self._load(key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._known()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids())
+
+    def __len__(self) -> int:
+        return len(self._ids())
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Every fact that infermix knows, by kind and id."""
+
+    chips: Mapping[str, Chip]
+    systems: Mapping[str, System]
+    models: Mapping[str, Model]
+    prices: Mapping[str, Price]
+    efficiencies: Mapping[str, Efficiency]
+    sources: Mapping[str, Source]
+
+
+@functools.cache
+def catalog() -> Catalog:
+    """The packaged catalogue; nothing is read before a record is asked for.
+
+    >>> catalog().chips["h200-sxm"].mem_bytes.value
+    141000000000.0
+    """
+    return open_catalog(files("infermix.catalog") / "data")
+
+
+def open_catalog(root: Traversable) -> Catalog:
+    """A catalogue in the folder ``root``: one file a chip, model and efficiency, several records a file elsewhere."""
+    return Catalog(
+        chips=_by_file("chip", root / "chips", Chip),
+        systems=_whole("system", functools.cache(lambda: _systems(root / "systems"))),
+        models=_by_file("model", root / "models", Model),
+        prices=_whole("price", functools.cache(lambda: _prices(root / "prices"))),
+        efficiencies=_by_file("efficiency", root / "efficiency", Efficiency),
+        sources=_whole("source", functools.cache(lambda: _sources(root / "sources.toml"))),
+    )
+
+
+def load_own_chip(path: str | Path) -> tuple[Chip, System]:
+    """Read a user's chip: TOML with a ``[chip]`` and a ``[system]`` table in the catalogue's form.
+
+    Figures may leave out source, kind and read date: they are then the user's own word (source
+    ``own``, kind ``unverified``). The system may leave out name, vendor, chip and chips (1).
+    Raises ``InputError`` with file, key and value.
+    """
+    where = str(path)
+    try:
+        raw = toml(Path(path).read_text(encoding="utf-8"), where)
+    except (OSError, UnicodeDecodeError) as fault:
+        raise InputError(f"cannot be read: {getattr(fault, 'strerror', None) or fault}", where=where) from None
+    check_keys(raw, ("chip", "system"), where)
+    for table in ("chip", "system"):
+        if not isinstance(raw.get(table), dict):
+            raise InputError(f"the [{table}] table is missing", where=where, allowed="[chip] and [system]")
+    chip = record(Chip, _own(raw["chip"]), f"{where}: chip")
+    shared = {"name": chip.name, "vendor": chip.vendor, "chip": chip.id, "chips": 1}
+    system = record(System, {**shared, **_own(raw["system"])}, f"{where}: system")
+    if system.chip != chip.id:
+        raise InputError(
+            "the system is not made of this chip", where=f"{where}: system.chip", value=system.chip, allowed=chip.id
+        )
+    return chip, system
+
+
+def with_own_chip(base: Catalog, chip: Chip, system: System) -> Catalog:
+    """``base`` and one more chip and system. Raises ``InputError`` when an id is taken."""
+    for shelf, id_ in ((base.chips, chip.id), (base.systems, system.id)):
+        if id_ in shelf:
+            raise InputError("the catalogue has this id already", value=id_, mend="choose another id")
+    return replace(
+        base,
+        chips=_added("chip", base.chips, chip.id, chip),
+        systems=_added("system", base.systems, system.id, system),
+    )
+
+
+def _added(kind: str, base: Mapping[str, R], id_: str, extra: R) -> Shelf[R]:
+    return Shelf(kind, lambda: (*base, id_), lambda key: extra if key == id_ else base[key])
+
+
+def _own(raw: Raw) -> Raw:
+    said = {"source": ["own"], "kind": "unverified", "read": ""}
+    return {key: {**said, **item} if key in SI_UNITS and isinstance(item, dict) else item for key, item in raw.items()}
+
+
+def _by_file(kind: str, folder: Traversable, type_: type[R]) -> Shelf[R]:
+    def ids() -> Iterator[str]:
+        if folder.is_dir():
+            yield from (entry.name[: -len(".toml")] for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+    def load(id_: str) -> R:
+        file = folder / f"{id_}.toml"
+        raw = toml(file.read_text(encoding="utf-8"), str(file))
+        if raw.get("id") != id_:
+            raise InputError(
+                "the id differs from the file's name", where=f"{file}: id", value=raw.get("id"), allowed=id_
+            )
+        return record(type_, raw, str(file))
+
+    return Shelf(kind, ids, load)
+
+
+def _whole(kind: str, load: Callable[[], dict[str, R]]) -> Shelf[R]:
+    return Shelf(kind, lambda: load(), lambda id_: load()[id_])
+
+
+def _systems(folder: Traversable) -> dict[str, System]:
+    found: dict[str, System] = {}
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if not file.name.endswith(".toml"):
+            continue
+        raw = toml(file.read_text(encoding="utf-8"), str(file))
+        check_keys(raw, ("system",), str(file))
+        for table in raw.get("system", []):
+            _keep(found, record(System, table, f"{file}: {table.get('id', 'system')}"), str(file))
+    return found
+
+
+def _sources(file: Traversable) -> dict[str, Source]:
+    raw = toml(file.read_text(encoding="utf-8"), str(file))
+    return {id_: record(Source, {"id": id_, **table}, f"{file}: {id_}") for id_, table in raw.items()}
+
+
+def _prices(folder: Traversable) -> dict[str, Price]:
+    found: dict[str, Price] = {}
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".csv"):
+            for offer in _offers(file.read_text(encoding="utf-8"), str(file)).values():
+                _keep(found, record(Price, offer, f"{file}: {offer['id']}"), str(file))
+    return found
+
+
+def _offers(text: str, where: str) -> dict[str, Raw]:
+    """Group the rows (one figure each) of a price file by offer; an offer's texts stand in its first row."""
+    offers: dict[str, Raw] = {}
+    for line, row in enumerate(csv.DictReader(io.StringIO(text), strict=True), start=2):
+        if None in row or None in row.values():
+            raise InputError("row and header differ in length", where=f"{where} line {line}")
+        offer = offers.get(row["id"])
+        if offer is None:
+            texts = {k: v for k, v in row.items() if v and k not in _PRICE_FIGURE and k != "figure"}
+            offer = {"provider": "", **texts}
+            offers[row["id"]] = offer
+            if "chips" in offer:
+                offer["chips"] = int(_float(row["chips"], f"{where} line {line}: chips"))
+        offer[row["figure"]] = _price_figure(row, f"{where} line {line}")
+    return offers
+
+
+def _price_figure(row: dict[str, str], where: str) -> Raw:
+    figure: Raw = {"unit": row["unit"], "kind": row["kind"], "read": row["read"]}
+    for part in ("value", "low", "high"):
+        if row[part]:
+            figure[part] = _float(row[part], f"{where}: {part}")
+    figure["source"], figure["of"] = row["source"].split(), row["of"].split()
+    figure["note"] = row["figure_note"]
+    return figure
+
+
+def _float(cell: str, where: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise InputError("not a number", where=where, value=cell) from None
+
+
+def _keep(found: dict[str, R], item: R, where: str) -> None:
+    id_: str = item.id  # type: ignore[attr-defined]
+    if id_ in found:
+        raise InputError("an id stands twice", where=where, value=id_)
+    found[id_] = item
+
+
+def figures_of(item: msgspec.Struct) -> dict[str, Figure]:
+    """The figures of a record by field name (by their own names for an efficiency)."""
+    if isinstance(item, Efficiency):
+        return dict(item.figures)
+    fields = {name: getattr(item, name) for name in item.__struct_fields__}
+    return {name: value for name, value in fields.items() if isinstance(value, Figure)}

@@ -1,0 +1,202 @@
+"""Nothing of the background tables was lost on the way into the catalogue."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from infermix.catalog.load import catalog, figures_of
+from infermix.catalog.records import Figure, Price
+
+SHARED = Path(os.environ.get("INFERMIX_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+CAT = catalog()
+DATA = files("infermix.catalog") / "data"
+
+CHIP = {  # column: field and SI per unit of the column
+    "compute_dies": ("compute_dies", 1),
+    "die_area_mm2": ("die_area_m2", 1e-6),
+    "transistors_b": ("transistors", 1e9),
+    "tdp_w": ("tdp_w", 1),
+    "bf16_tflops": ("bf16_flop_per_s", 1e12),
+    "fp8_tflops": ("fp8_flop_per_s", 1e12),
+    "int8_tops": ("int8_op_per_s", 1e12),
+    "fp4_tflops": ("fp4_flop_per_s", 1e12),
+    "sram_mb": ("sram_bytes", 1e6),
+    "sram_bw_tbs": ("sram_bytes_per_s", 1e12),
+    "mem_gb": ("mem_bytes", 1e9),
+    "mem_bw_tbs": ("mem_bytes_per_s", 1e12),
+    "scaleup_gbs_dir": ("link_bytes_per_s", 1e9),
+    "scaleup_domain": ("link_domain_chips", 1),
+    "hop_latency_us": ("hop_s", 1e-6),
+    "scaleout_gbps_per_chip": ("scaleout_bytes_per_s", 1e9 / 8),
+    "chips_per_system": ("vendor_system_chips", 1),
+    "system_power_kw": ("vendor_system_power_w", 1e3),
+    "chip_price_usd": ("chip_price_usd", 1),
+    "system_price_usd": ("vendor_system_price_usd", 1),
+    "rent_usd_h_low": ("rent_low_usd_per_hour", 1),
+    "rent_usd_h_typ": ("rent_usd_per_hour", 1),
+}
+SAME = {"name": "name", "vendor": "vendor", "cls": "cls", "year": "year", "process_node": "process_node"}
+SAME |= {"foundry": "foundry", "mem_type": "mem_type", "scaleup": "link", "confidence": "confidence"}
+RESTATED = {"status": "status", "sram_kind": "sram_kind", "mem2": "mem2", "system": "vendor_system", "supply": "supply"}
+RESTATED |= {"inference_mapping": "inference_mapping", "measured_notes": "note"}
+PRICE = {
+    "price_usd_h": "usd_per_hour",
+    "capex_usd": "capital_usd",
+    "price_in_mtok": "input_usd_per_mtok",
+    "price_out_mtok": "output_usd_per_mtok",
+    "standard_in": "standard_input_usd_per_mtok",
+    "standard_out": "standard_output_usd_per_mtok",
+    "price_mult_out": "price_multiple",
+    "speed_tok_s": "speed_tokens_per_s",
+}
+PRICE_TEXT = ("item", "date", "note", "speed_basis", "speed_mult")
+
+
+@cache
+def table(name: str) -> list[dict[str, str]]:
+    path = SHARED / f"{name}.csv"
+    if not path.exists():
+        pytest.skip(f"{path} is not there; set INFERMIX_SHARED_DATA to the folder of the background tables")
+    with path.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def numbers(text: str) -> set[float]:
+    plain = re.sub(r"(?<=\d),(?=\d{3})", "", text).replace("..", " ")
+    return {float(word) for word in re.findall(r"\d+(?:\.\d+)?|\.\d+", plain)}
+
+
+def missing(cell: str, kept: str) -> set[float]:
+    """Numbers of a cell that occur nowhere in the record, not even in thousands or thousandths."""
+    there = numbers(kept)
+    scaled = there | {x * 1000 for x in there} | {x / 1000 for x in there}
+    return {x for x in numbers(cell) if not any(math.isclose(x, y) for y in scaled)}
+
+
+def test_every_number_of_a_chip_is_there_in_si() -> None:
+    for row in table("chips"):
+        chip = CAT.chips[row["id"].replace("_", "-")]
+        for column, (field, scale) in CHIP.items():
+            cell = row[column]
+            if (chip.id, column) == ("wse3", "rent_usd_h_typ"):
+                field = "operator_cost_usd_per_hour"
+            item: Figure | None = getattr(chip, field)
+            if not cell:
+                assert item is None, (chip.id, field)
+            elif (chip.id, column) == ("wse3", "scaleup_domain"):
+                assert item is None and cell in chip.note
+            elif (chip.id, column) == ("mtia-500", "mem_gb"):
+                assert item and (item.low, item.value, item.high) == (384e9, 448e9, 512e9)
+            else:
+                assert item and math.isclose(item.value, float(cell) * scale), (chip.id, field)
+
+
+def test_every_text_of_a_chip_is_there() -> None:
+    for row in table("chips"):
+        chip = CAT.chips[row["id"].replace("_", "-")]
+        kept = (DATA / "chips" / f"{chip.id}.toml").read_text(encoding="utf-8")
+        for column, field in SAME.items():
+            assert getattr(chip, field) == row[column], (chip.id, field)
+        for column, field in RESTATED.items():
+            assert bool(getattr(chip, field)) == bool(row[column]) or field == "note", (chip.id, field)
+            assert not missing(row[column], kept), (chip.id, field, missing(row[column], kept))
+        assert not missing(row["estimate_fields"], kept), chip.id
+        assert set(re.findall(r"\bS\d+b?\b|\bM\b", row["sources"])) <= set(chip.source)
+
+
+def test_recalled_chip_figures_are_unverified_and_no_others() -> None:
+    unfound = {"a100-40-sxm/rent_low_usd_per_hour", "h100-pcie/rent_low_usd_per_hour"}
+    for row in table("chips"):
+        chip = CAT.chips[row["id"].replace("_", "-")]
+        said = row["memory_fields"]
+        words = {"prices": "chip_price_usd system_price_usd", "die": "compute_dies die_area_mm2 transistors_b"}
+        named = set(re.sub(r"\([^)]*\)", "", " ".join(words.get(w, w) for w in said.split(";"))).split())
+        if said.lower().startswith("all"):
+            spared = {"bf16_tflops", "fp8_tflops", "int8_tops", "fp4_tflops"} if "peaks" in said else set()
+            spared |= {"mem_bw_tbs"} if "but mem" in said or "except mem" in said else set()
+            spared |= {"mem_gb"} if "but mem_gb" in said else set()
+            named = set(CHIP) - spared
+        for column, (field, _) in CHIP.items():
+            item = getattr(chip, field)
+            if item and f"{chip.id}/{field}" not in unfound:
+                assert (item.kind == "unverified") == (column in named), (chip.id, field)
+
+
+def test_every_cell_of_a_model_is_there() -> None:
+    plain = (
+        "layers hidden heads kv_heads head_dim ffn vocab tied_embeddings gated_mlp experts active_experts expert_ffn"
+    )
+    plain += " shared_experts shared_expert_ffn moe_layers dense_layers mla_q_lora mla_kv_lora mla_qk_nope mla_qk_rope"
+    plain += " mla_v_head max_context year"
+    by_name = {model.name: model for model in CAT.models.values()}
+    for row in table("models"):
+        model = by_name[row["model"]]
+        kept = (DATA / "models" / f"{model.id}.toml").read_text(encoding="utf-8")
+        for field in plain.split():
+            assert (getattr(model, field) or 0) == int(row[field] or 0), (model.id, field)
+        assert math.isclose(model.params.value, float(row["params_b_computed"]) * 1e9)
+        assert math.isclose(model.active_params.value, float(row["active_params_b_computed"]) * 1e9)
+        assert model.kv_elements_per_token.value == float(row["kv_elems_per_token"])
+        assert 2 * model.kv_elements_per_token.value == float(row["kv_bytes_per_token_bf16"])
+        for column, item in (
+            ("params_b_claimed", model.params_claimed),
+            ("active_b_claimed", model.active_params_claimed),
+        ):
+            assert (item is None) == (not row[column])
+            assert item is None or math.isclose(item.value, float(row[column]) * 1e9)
+        assert (model.sliding_window or 0) == int((row["sliding_window"] or "0").split()[0])
+        assert model.native_weights == row["native_weight_dtype"].split()[0]
+        for column in ("note", "native_weight_dtype", "sliding_window", "source"):
+            if column != "sliding_window" or "2nd" in row[column]:
+                assert not missing(row[column], kept), (model.id, column, missing(row[column], kept))
+        assert (model.kind == "unverified") == ("(memory" in row["source"] or "(memory)" in row["source"])
+
+
+def _matches(price: Price, row: dict[str, str]) -> bool:
+    figures = figures_of(price)
+    expected = {field: float(row[column]) for column, field in PRICE.items() if row[column]}
+    if row["tier"] == "range":
+        return price.tier.startswith("range") and row["item"] == price.item
+    if price.provider != row["provider"].strip("()") or set(expected) != set(figures):
+        return False
+    tiers = {row["tier"], {"cost not price": "cost to its operator"}.get(row["tier"], "")}
+    same = price.item == row["item"] or "(" in row["item"] or price.basis == "operator_cost"
+    return same and price.tier in tiers and all(math.isclose(figures[f].value, v) for f, v in expected.items())
+
+
+def test_every_price_is_there_once() -> None:
+    left = dict(CAT.prices)
+    for row in table("prices"):
+        found = [price for price in left.values() if _matches(price, row)]
+        assert found, row
+        price = left.pop(found[0].id)
+        basis = {"rental": "rent", "capex": "capital", "api": "api"}[row["kind"]]
+        assert price.basis == ("operator_cost" if row["tier"] == "cost not price" else basis)
+        kept = msgspec.json.encode(price).decode()
+        for column in PRICE_TEXT:
+            assert not missing(row[column], kept), (price.id, column, missing(row[column], kept))
+        assert price.confidence == row["confidence"]
+        if "(memory" in row["source"]:
+            assert all(item.kind == "unverified" for item in figures_of(price).values())
+        cited = {source for item in figures_of(price).values() for source in item.source}
+        assert set(re.findall(r"\bS\d+b?\b", row["source"])) & cited or "(memory" in row["source"]
+    assert not left
+
+
+def test_ranges_without_a_number_keep_both_ends() -> None:
+    ends = {"A100-80": (0.8, 3.0), "H100 SXM": (1.99, 5.0), "H200": (2.5, 7.0)}
+    ranges = [price for price in CAT.prices.values() if price.tier.startswith("range")]
+    assert {price.item for price in ranges} == set(ends)
+    for price in ranges:
+        item = price.usd_per_hour
+        assert item and (item.low, item.high) == ends[price.item] and item.kind == "derived"
+        assert math.isclose(item.value, sum(ends[price.item]) / 2)
