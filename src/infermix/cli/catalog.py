@@ -167,7 +167,12 @@ def _model_cells(model: Model) -> Row:
 def _price_cells(price: Price) -> Row:
     money = price.usd_per_hour or price.capital_usd
     if money:
-        return (price.id, price.basis, price.date or "-", _brief(money) + (f" for {price.chips}" if price.chips > 1 else ""))
+        return (
+            price.id,
+            price.basis,
+            price.date or "-",
+            _brief(money) + (f" for {price.chips}" if price.chips > 1 else ""),
+        )
     tokens = [_brief(figure) for figure in (price.input_usd_per_mtok, price.output_usd_per_mtok) if figure]
     each = " / ".join(text.replace(" USD/Mtok", "") for text in tokens)
     return (price.id, price.basis, price.date or "-", f"{each} USD/Mtok" if each else "-")
