@@ -1,0 +1,171 @@
+"""The step table: a deployment compiled to what the simulator and the emulator read.
+
+``t = base(T) + per_seq_s D + kv_s K + pair_s Q + load_s C`` with T tokens in the step, D sequences,
+K KV tokens read, Q prompt token x context pairs and C cached tokens brought in; ``base`` is
+``decode_s`` without a prompt chunk and ``mixed_s`` with one (``docs/design/simulator.md``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+
+from infermix.arrays import Floats
+from infermix.errors import NoAnswer
+from infermix.perf import dataflow, roofline
+from infermix.perf.deployment import BLOCK_TOKENS, Deployment, check_deployment
+from infermix.perf.memory import kv_blocks, kv_tokens_left
+
+TABLE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StepTable:
+    """Compiled step times of one deployment.
+
+    Attributes
+    ----------
+    decode_s, mixed_s
+        Seconds over T = 0 .. max_batched_tokens; T = 0 repeats T = 1.
+    per_seq_s, kv_s, pair_s, load_s
+        Linear terms [s].
+    latency_s, issue_interval_s
+        One token alone through the machine, and the least time between two of them [s].
+    tokens_per_step
+        Output tokens that a sequence gets from a step (1 without speculative decoding).
+    low, high
+        Factors on *speed* at the ends of the interval; times at ``low`` speed are ``1/low`` as long.
+    valid_tokens
+        Largest T the table was made for.
+    """
+
+    decode_s: Floats
+    mixed_s: Floats
+    per_seq_s: float
+    kv_s: float
+    pair_s: float
+    load_s: float
+    latency_s: float
+    issue_interval_s: float
+    block_tokens: int
+    blocks: int
+    valid_tokens: int
+    low: float
+    high: float
+    tokens_per_step: float = 1.0
+    version: int = TABLE_VERSION
+
+    @property
+    def hash(self) -> str:
+        """Content hash: equal tables, equal hash."""
+        digest = hashlib.sha256(np.concatenate([self.decode_s, self.mixed_s]).tobytes())
+        scalars = (self.version, self.per_seq_s, self.kv_s, self.pair_s, self.load_s, self.block_tokens, self.blocks, self.low, self.high)
+        digest.update(repr(scalars).encode())
+        return digest.hexdigest()[:16]
+
+    def at_speed(self, factor: float) -> StepTable:
+        """The same machine, faster (> 1) or slower (< 1) throughout."""
+        return replace(
+            self,
+            decode_s=self.decode_s / factor,
+            mixed_s=self.mixed_s / factor,
+            per_seq_s=self.per_seq_s / factor,
+            kv_s=self.kv_s / factor,
+            pair_s=self.pair_s / factor,
+            load_s=self.load_s / factor,
+            latency_s=self.latency_s / factor,
+            issue_interval_s=self.issue_interval_s / factor,
+        )
+
+
+_COMPILED: dict[bytes, StepTable] = {}
+
+
+def compile_table(deployment: Deployment) -> StepTable:
+    """Compile a deployment.
+
+    Raises
+    ------
+    InputError
+        The parallelism or a dtype does not go with the machine.
+    NoAnswer
+        The model does not fit, or the chip lacks a figure that step time needs.
+    """
+    key = msgspec.json.encode(deployment)
+    if key not in _COMPILED:
+        _COMPILED[key] = _compile(check_deployment(deployment))
+    return _COMPILED[key]
+
+
+def _compile(d: Deployment) -> StepTable:
+    missing = missing_figures(d)
+    if missing:
+        raise NoAnswer(f"{d.chip.id}: no step time, the catalogue lacks {', '.join(missing)}")
+    if kv_tokens_left(d) < BLOCK_TOKENS:
+        raise NoAnswer(f"{d.model.id} does not fit on {d.name}: {kv_tokens_left(d):,} KV tokens left")
+    tokens = np.arange(d.max_batched_tokens + 1, dtype=np.float64)
+    tokens[0] = 1.0
+    return _pipeline_table(d, tokens) if d.is_pipeline else _hbm_table(d, tokens)
+
+
+def missing_figures(d: Deployment) -> list[str]:
+    """Names of the chip's figures without which there is no step time."""
+    chip = d.chip
+    peaks = (chip.bf16_flop_per_s, chip.fp8_flop_per_s, chip.int8_op_per_s)
+    needed = {"a peak arithmetic rate": next((p for p in peaks if p), None)}
+    if d.is_pipeline:
+        needed |= {"sram_bytes": chip.sram_bytes, "sram_bytes_per_s": chip.sram_bytes_per_s}
+    else:
+        needed |= {"mem_bytes": chip.mem_bytes, "mem_bytes_per_s": chip.mem_bytes_per_s}
+        if d.tp > 1:
+            needed["link_bytes_per_s"] = chip.link_bytes_per_s
+    return [name for name, figure in needed.items() if figure is None or not figure.value]
+
+
+def _hbm_table(d: Deployment, tokens: Floats) -> StepTable:
+    base = sum(roofline.layers_s(d, tokens), 0.0 * tokens) + roofline.head_s(d)
+    one_token = float(base[0]) + roofline.per_seq_s(d)
+    return StepTable(
+        decode_s=base,
+        mixed_s=base,
+        per_seq_s=roofline.per_seq_s(d),
+        kv_s=roofline.kv_s(d),
+        pair_s=roofline.pair_s(d),
+        load_s=0.0,
+        latency_s=one_token,
+        issue_interval_s=one_token,
+        block_tokens=BLOCK_TOKENS,
+        blocks=kv_blocks(d),
+        valid_tokens=d.max_batched_tokens,
+        low=_speed(d)[0],
+        high=_speed(d)[1],
+    )
+
+
+def _pipeline_table(d: Deployment, tokens: Floats) -> StepTable:
+    decode = dataflow.decode_s(d, tokens)
+    return StepTable(
+        decode_s=decode,
+        mixed_s=dataflow.mixed_s(d, tokens),
+        per_seq_s=0.0,
+        kv_s=dataflow.kv_s(d),
+        pair_s=dataflow.pair_s(d),
+        load_s=dataflow.load_s(d),
+        latency_s=float(decode[0]),
+        issue_interval_s=dataflow.issue_interval_s(d),
+        block_tokens=BLOCK_TOKENS,
+        blocks=kv_blocks(d),
+        valid_tokens=d.max_batched_tokens,
+        low=_speed(d)[0],
+        high=_speed(d)[1],
+    )
+
+
+def _speed(d: Deployment) -> tuple[float, float]:
+    """Ends of the interval of speed: MoE models have their own where a family states it."""
+    figures = d.efficiency.figures
+    figure = figures.get("speed_moe", figures["speed"]) if d.model.experts else figures["speed"]
+    return figure.low or 1.0, figure.high or 1.0
