@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from infermix.errors import InputError
+from infermix.errors import InputError, near_miss
 
 
 class Slo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,3 +49,26 @@ class TrafficClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """For CSV and Parquet traces: our column name → the file's."""
     context: str = "clip"
     """What happens to requests longer than the model's context: ``clip`` or ``refuse``."""
+
+    def check(self, where: str) -> None:
+        """Raise InputError unless there is one of profile and trace, and rate, context and promise make sense."""
+        if (self.profile is None) == (self.trace is None):
+            raise InputError(
+                "a class needs a profile or a trace",
+                where=where,
+                value=self.profile or "neither",
+                allowed="exactly one of profile and trace",
+            )
+        if self.rate_per_s is not None and not 0 < self.rate_per_s < float("inf"):
+            raise InputError(
+                "rate_per_s must be positive", where=where, value=self.rate_per_s, allowed="requests a second > 0"
+            )
+        if self.context not in ("clip", "refuse"):
+            raise InputError(
+                "unknown treatment of long contexts",
+                where=f"{where}.context",
+                value=self.context,
+                allowed="clip, refuse",
+                mend=near_miss(self.context, ("clip", "refuse")),
+            )
+        self.slo.check(f"{where}.slo")

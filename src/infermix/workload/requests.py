@@ -99,7 +99,8 @@ def make_requests(
     )
     if n and np.any(np.diff(arrival) < 0):
         row = int(np.argmax(np.diff(arrival) < 0)) + 1
-        raise InputError("arrival times descend", where=f"{where} row {row}", value=float(arrival[row]), mend="sort by time")
+        at = f"{where} row {row}"
+        raise InputError("arrival times descend", where=at, value=float(arrival[row]), mend="sort by time")
     for name, low in (("input_tokens", 1), ("output_tokens", 1), ("cached_tokens", 0)):
         values = getattr(table, name)
         if n and values.min() < low:
@@ -107,5 +108,6 @@ def make_requests(
             raise InputError(f"{name} below {low}", where=f"{where} row {row}", value=int(values[row]))
     if n and np.any(table.cached_tokens >= table.input_tokens):
         row = int(np.argmax(table.cached_tokens >= table.input_tokens))
-        raise InputError("cached_tokens not below input_tokens", where=f"{where} row {row}", value=int(table.cached_tokens[row]))
+        held = int(table.cached_tokens[row])
+        raise InputError("cached_tokens not below input_tokens", where=f"{where} row {row}", value=held)
     return table

@@ -1,0 +1,138 @@
+"""Arrivals from a recorded trace: as recorded, at another rate, and sessions on a circle of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from infermix.arrays import Floats, Ints
+from infermix.rng import u01, uniforms
+from infermix.workload.traces import Trace
+
+PHASE, THIN, START, PICK, GAP, LENGTH, RANK, TOKENS, FIRST = range(9)
+"""Purposes of random streams; a class's stream of one purpose is its own key times 16 plus this."""
+
+
+class Rows(NamedTuple):
+    """Requests of one class within the horizon, in any order."""
+
+    arrival_s: Floats
+    input_tokens: npt.NDArray[np.int32]
+    cached_tokens: npt.NDArray[np.int32]
+    output_tokens: npt.NDArray[np.int32]
+    session: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A trace played at a mean rate [1/s]; ``rate_per_s`` None means as recorded.
+
+    ``key`` selects the random streams.
+    """
+
+    trace: Trace
+    key: int
+    stated_rate_per_s: float | None = None
+
+    @property
+    def rate_per_s(self) -> float:
+        """Mean rate [1/s]."""
+        return self.trace.rate_per_s if self.stated_rate_per_s is None else self.stated_rate_per_s
+
+    @property
+    def once_s(self) -> float:
+        """Horizon in which the whole trace is offered once [s], as the sum over its phase-shifted copies."""
+        if self.trace.has_sessions:
+            return len(self.trace) / self.rate_per_s
+        return self.trace.span_s / self._copies()[0]
+
+    @property
+    def dispersion(self) -> float:
+        """Rough standard deviation of the count over the root of the count."""
+        return 1.0
+
+    def _copies(self) -> tuple[int, float]:
+        """How many copies are superposed, and which share of the last one is kept."""
+        if self.stated_rate_per_s is None:
+            return 1, 1.0
+        factor = self.stated_rate_per_s / self.trace.rate_per_s
+        copies = max(ceil(factor - 1e-9), 1)
+        return copies, min(factor - (copies - 1), 1.0)
+
+    def rows(self, horizon_s: float, seed: int) -> Rows:
+        """Requests that arrive in [0, horizon).
+
+        Without sessions the trace turns on a circle of length ``span_s``. As recorded it starts at
+        its first request; at another rate each copy starts at a uniform random phase, keeps that
+        phase from round to round, and the last copy is thinned, so that the expected count is
+        exactly rate times horizon.
+
+        With sessions, whole passes over all sessions and a random part of them make up rate times
+        horizon requests. Each session starts uniformly in the horizon, its requests keep their
+        recorded offsets modulo the horizon, and every pass numbers its sessions anew.
+        """
+        return self._sessions(horizon_s, seed) if self.trace.has_sessions else self._turning(horizon_s, seed)
+
+    def _turning(self, horizon_s: float, seed: int) -> Rows:
+        copies, last = self._copies()
+        n, span = len(self.trace), self.trace.span_s
+        recorded = self.stated_rate_per_s is None
+        phases = np.zeros(1) if recorded else u01(seed, self.key + PHASE, np.arange(copies)) * span
+        times, rows = [], []
+        for copy, phase in enumerate(phases):
+            first, end = (_events_before(self.trace.t_s, span, x) for x in (phase, phase + horizon_s))
+            counter = np.arange(first, end)
+            if copy == copies - 1 and last < 1.0:
+                counter = counter[u01(seed, self.key + THIN, counter) < last]
+            lap, row = np.divmod(counter, n)
+            times.append(self.trace.t_s[row] + lap * span - phase)
+            rows.append(row)
+        arrival = np.clip(np.concatenate(times), 0.0, np.nextafter(horizon_s, 0.0))
+        return self._take(np.concatenate(rows), arrival, None)
+
+    def _sessions(self, horizon_s: float, seed: int) -> Rows:
+        trace, count = self.trace, self.trace.sessions
+        sizes = np.bincount(trace.session)
+        passes, rest = divmod(self.rate_per_s * horizon_s, len(trace))
+        chosen = [np.arange(count)] * int(passes) + [self._part(sizes, rest, seed)]
+        starts = np.concatenate(([0], np.cumsum(sizes)))
+        of = np.concatenate(chosen)
+        number = np.concatenate([sessions + lap * count for lap, sessions in enumerate(chosen)])
+        row = np.arange(sizes[of].sum()) + np.repeat(starts[of] - np.cumsum(sizes[of]) + sizes[of], sizes[of])
+        begin = u01(seed, self.key + START, number) * horizon_s
+        arrival = np.mod(np.repeat(begin, sizes[of]) + trace.t_s[row], horizon_s)
+        return self._take(row, arrival, np.repeat(number, sizes[of]).astype(np.int32))
+
+    def _part(self, sizes: Ints, rest: float, seed: int) -> Ints:
+        """A random part of the sessions with ``rest`` requests in expectation; the last is in by luck."""
+        order = np.argsort(uniforms(seed, self.key + PICK, len(sizes)), kind="stable")
+        return order[: whole_sessions(sizes[order], rest, float(u01(seed, self.key + PICK, len(sizes))))]
+
+    def _take(self, row: Ints, arrival: Floats, session: npt.NDArray[np.int32] | None) -> Rows:
+        t = self.trace
+        number = np.full(len(row), -1, np.int32) if session is None else session
+        return Rows(arrival, t.input_tokens[row], t.cached_tokens[row], t.output_tokens[row], number)
+
+
+def whole_sessions(sizes: Ints, target: float, luck: float) -> int:
+    """How many leading sessions hold ``target`` requests in expectation; the one across the mark is in by luck.
+
+    >>> whole_sessions(np.array([4, 4]), 6.0, 0.4), whole_sessions(np.array([4, 4]), 6.0, 0.6)
+    (2, 1)
+    """
+    ends = np.cumsum(sizes)
+    at = int(np.searchsorted(ends, target, side="right"))
+    if at == len(sizes):
+        return at
+    missing = target - (ends[at] - sizes[at])
+    return at + int(luck * sizes[at] < missing)
+
+
+def _events_before(t_s: Floats, span_s: float, x: float) -> int:
+    """Arrivals in [0, x) of a trace that repeats with its span."""
+    laps, rest = divmod(x, span_s)
+    return int(laps) * len(t_s) + int(np.searchsorted(t_s, rest, side="left"))
