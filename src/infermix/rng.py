@@ -13,7 +13,7 @@ import numpy.typing as npt
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_A = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_B = np.uint64(0x94D049BB133111EB)
-_TO_UNIT = 2.0**-53
+_TO_UNIT = 2.0**-52
 
 
 def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -42,7 +42,7 @@ def u01(
         key = _mix(np.array([np.uint64(seed & 0xFFFFFFFFFFFFFFFF)]) + _GOLDEN)
         key = _mix(key ^ (np.uint64(stream & 0xFFFFFFFFFFFFFFFF) * _GOLDEN))
         bits = _mix(key + (counters + np.uint64(1)) * _GOLDEN)
-    unit = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * _TO_UNIT
+    unit = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * _TO_UNIT
     return unit if np.ndim(index) else unit[0]
 
 

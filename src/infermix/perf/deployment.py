@@ -80,6 +80,8 @@ def check_deployment(deployment: Deployment) -> Deployment:
     if d.is_pipeline:
         if d.stages < 1:
             raise InputError("stages missing", where=where, value=d.stages, allowed="systems in line for one replica, 1 or more")
+        if (d.tp, d.dp) != (1, 1):
+            raise InputError("tp and dp are for HBM machines", where=where, value=(d.tp, d.dp), allowed="1 and 1; stages alone lays out SRAM machines")
     elif d.tp < 1 or d.dp < 1 or d.stages:
         raise InputError("tp and dp must be 1 or more, and stages is for SRAM machines", where=where, value=(d.tp, d.dp, d.stages))
     elif d.model.heads % d.tp:
@@ -88,6 +90,8 @@ def check_deployment(deployment: Deployment) -> Deployment:
         raise InputError("tp x dp exceeds the chips of one system", where=where, value=d.chips, allowed=f"up to {d.system.chips}")
     if d.model.mla_kv_lora:
         raise InputError("models with MLA are not modelled yet", where=where, value=d.model.id, allowed="dense and MoE models with grouped-query attention")
+    if d.model.sliding_window and d.model.sliding_layers >= d.model.layers:
+        raise InputError("models whose layers all slide are not modelled yet", where=where, value=d.model.id, allowed="models with a layer of full attention")
     if not 1 <= d.max_num_seqs <= d.max_batched_tokens:
         raise InputError("max_num_seqs out of range", where=where, value=d.max_num_seqs, allowed=f"1 to {d.max_batched_tokens}")
     return d

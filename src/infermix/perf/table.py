@@ -8,10 +8,11 @@ K KV tokens read, Q prompt token x context pairs and C cached tokens brought in;
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import msgspec
 import numpy as np
+from numpy.typing import ArrayLike
 
 from infermix.arrays import Floats
 from infermix.errors import NoAnswer
@@ -62,16 +63,17 @@ class StepTable:
     def hash(self) -> str:
         """Content hash: equal tables, equal hash."""
         digest = hashlib.sha256(np.concatenate([self.decode_s, self.mixed_s]).tobytes())
-        scalars = (self.version, self.per_seq_s, self.kv_s, self.pair_s, self.load_s, self.block_tokens, self.blocks, self.low, self.high)
+        scalars = [getattr(self, f.name) for f in fields(self) if f.name not in ("decode_s", "mixed_s")]
         digest.update(repr(scalars).encode())
         return digest.hexdigest()[:16]
 
     def at_speed(self, factor: float) -> StepTable:
         """The same machine, faster (> 1) or slower (< 1) throughout."""
+        decode_s = self.decode_s / factor
         return replace(
             self,
-            decode_s=self.decode_s / factor,
-            mixed_s=self.mixed_s / factor,
+            decode_s=decode_s,
+            mixed_s=decode_s if self.mixed_s is self.decode_s else self.mixed_s / factor,
             per_seq_s=self.per_seq_s / factor,
             kv_s=self.kv_s / factor,
             pair_s=self.pair_s / factor,
@@ -169,3 +171,30 @@ def _speed(d: Deployment) -> tuple[float, float]:
     figures = d.efficiency.figures
     figure = figures.get("speed_moe", figures["speed"]) if d.model.experts else figures["speed"]
     return figure.low or 1.0, figure.high or 1.0
+
+
+def step_time_s(deployment: Deployment, *, decode_seqs: ArrayLike, context_tokens: ArrayLike) -> Floats:
+    """Seconds of a decode step; arrays broadcast.
+
+    Parameters
+    ----------
+    decode_seqs
+        Sequences in the batch, up to ``max_batched_tokens``.
+    context_tokens
+        Mean context of a sequence [tokens].
+    """
+    table = compile_table(deployment)
+    seqs, context = np.broadcast_arrays(np.asarray(decode_seqs), np.asarray(context_tokens))
+    return np.asarray(table.decode_s[seqs] + seqs * (table.per_seq_s + table.kv_s * context))
+
+
+def ttft_s(deployment: Deployment, input_tokens: int, cached_tokens: int = 0) -> float:
+    """Unloaded time to first token [s]: the uncached prompt in chunks on an idle instance."""
+    table, chunk = compile_table(deployment), deployment.max_batched_tokens
+    total, start = table.load_s * cached_tokens, cached_tokens
+    while start < input_tokens:
+        m = min(chunk, input_tokens - start)
+        total += float(table.mixed_s[m]) + table.per_seq_s + table.kv_s * (start + m)
+        total += table.pair_s * (m * start + m * (m + 1) / 2)
+        start += m
+    return total

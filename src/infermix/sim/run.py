@@ -9,6 +9,8 @@ import numpy as np
 
 from infermix import jit, rng
 from infermix.arrays import Floats
+from infermix.fleet import Fleet, Pool
+from infermix.perf.table import StepTable, compile_table
 from infermix.route.registry import Policy, compiled_policy, find_policy
 from infermix.route.view import Ask, FleetView
 from infermix.sim.kernel import compiled_run, drain
@@ -133,3 +135,62 @@ def _mean_outputs(requests: Requests) -> Floats:
     count = np.bincount(requests.class_id, minlength=classes)
     total = np.bincount(requests.class_id, weights=requests.output_tokens, minlength=classes)
     return np.asarray(total / np.maximum(count, 1), dtype=np.float64)
+
+
+def simulate_fleet(
+    fleet: Fleet,
+    requests: Requests,
+    policy: str | Policy,
+    *,
+    speed: str = "nominal",
+    until_s: float = np.inf,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Run:
+    """Simulate requests on a fleet at ``nominal`` or ``low`` speed of the step-time intervals."""
+    specs = fleet_specs(fleet, requests, speed)
+    share = fleet.shares(requests.class_names)
+    return simulate_pools(requests, specs, policy, share=share, until_s=until_s, seed=seed, progress=progress)
+
+
+def fleet_specs(fleet: Fleet, requests: Requests, speed: str) -> list[PoolSpec]:
+    """The fleet as arrays and scalars, with the modelled speeds that a gateway would know."""
+    context = _mean_context(requests)
+    return [_pool_spec(pool, requests.class_names, context, _table(pool, speed)) for pool in fleet.pools]
+
+
+def fleet_pool_spec(pool: Pool, requests: Requests, table: StepTable) -> PoolSpec:
+    """One pool as arrays and scalars, with a step table of the caller's choice."""
+    return _pool_spec(pool, requests.class_names, _mean_context(requests), table)
+
+
+def _mean_context(requests: Requests) -> float:
+    """Context halfway through the answer of a mean request [tokens]."""
+    if not len(requests):
+        return 0.0
+    return float(np.mean(requests.input_tokens)) + 0.5 * float(np.mean(requests.output_tokens))
+
+
+def _table(pool: Pool, speed: str) -> StepTable:
+    table = compile_table(pool.deployment)
+    return table.at_speed(table.low) if speed == "low" else table
+
+
+def _pool_spec(pool: Pool, class_names: tuple[str, ...], context: float, table: StepTable) -> PoolSpec:
+    d, seqs = pool.deployment, pool.deployment.max_num_seqs
+    return PoolSpec(
+        instances=pool.instances,
+        decode_s=table.decode_s,
+        mixed_s=table.mixed_s,
+        per_seq_s=table.per_seq_s,
+        kv_s=table.kv_s,
+        pair_s=table.pair_s,
+        load_s=table.load_s,
+        block_tokens=table.block_tokens,
+        blocks=table.blocks,
+        max_num_seqs=seqs,
+        max_batched_tokens=d.max_batched_tokens,
+        serves=np.array([not pool.serves or pool.serves.get(c, 0.0) > 0.0 for c in class_names]),
+        prefill_s_per_token=float(table.mixed_s[-1]) / d.max_batched_tokens + table.pair_s * context,
+        step_s=float(table.decode_s[seqs]) + seqs * (table.per_seq_s + table.kv_s * context),
+    )

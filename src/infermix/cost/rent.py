@@ -1,0 +1,103 @@
+"""One basis for all prices: what a system costs by the hour, rented or owned.
+
+A price on another basis is converted only with terms that the study states; otherwise the system
+is refused by name, for a rent and an operator's cost are not to be compared.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from infermix.catalog.records import Figure, System
+from infermix.cost.energy import facility_w
+from infermix.cost.tco import annuity_usd_per_hour, energy_usd_per_hour
+from infermix.errors import InputError
+
+CostBasis = Literal["rent", "own"]
+
+
+class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How prices are converted; every field a statement of the study."""
+
+    gross_margin: float | None = None
+    """Share of a rent that is not its operator's cost: rent = cost / (1 - margin)."""
+    life_years: float | None = None
+    finance_rate: float = 0.0
+    hosting: float = 0.0
+    """Staff, space and network by the hour, as a share of the capital cost by the hour."""
+    utilisation: float = 1.0
+    """Share of hours in which an owned system is let or used."""
+    usd_per_kwh: float | None = None
+    pue: float = 1.2
+
+
+class HourlyPrice(msgspec.Struct, frozen=True):
+    """Price of a system by the hour, how it came about, and the figure it hangs on."""
+
+    usd_per_hour: float
+    basis: str
+    figures: tuple[str, ...]
+
+
+def hourly_price(system: System, basis: CostBasis, terms: Terms, supplied: float | None = None) -> HourlyPrice:
+    """Price of a system on the study's basis.
+
+    Raises
+    ------
+    InputError
+        The catalogue has no price on this basis and the study states neither the terms to convert one nor the price.
+    """
+    if supplied is not None:
+        return HourlyPrice(supplied, f"{basis} (stated by the study)", ())
+    convert = _to_rent if basis == "rent" else _to_own
+    return convert(system, terms)
+
+
+def _to_rent(system: System, terms: Terms) -> HourlyPrice:
+    if system.rent_usd_per_hour is not None:
+        return HourlyPrice(system.rent_usd_per_hour.value, "rent", (f"systems/{system.id}/rent_usd_per_hour",))
+    cost = _own_cost(system, terms, "rent")
+    if terms.gross_margin is None:
+        raise _refusal(system, "rent", "cost.gross_margin")
+    rent = cost.usd_per_hour / (1.0 - terms.gross_margin)
+    return HourlyPrice(rent, f"rent (from {cost.basis} at {terms.gross_margin:.0%} gross margin)", cost.figures)
+
+
+def _to_own(system: System, terms: Terms) -> HourlyPrice:
+    if system.capital_usd is None and system.operator_cost_usd_per_hour is None and system.rent_usd_per_hour is not None:
+        if terms.gross_margin is None:
+            raise _refusal(system, "own", "cost.gross_margin")
+        cost = system.rent_usd_per_hour.value * (1.0 - terms.gross_margin)
+        return HourlyPrice(cost, f"own (from rent less {terms.gross_margin:.0%})", (f"systems/{system.id}/rent_usd_per_hour",))
+    return _own_cost(system, terms, "own")
+
+
+def _own_cost(system: System, terms: Terms, basis: CostBasis) -> HourlyPrice:
+    if system.operator_cost_usd_per_hour is not None:
+        figure = f"systems/{system.id}/operator_cost_usd_per_hour"
+        return HourlyPrice(system.operator_cost_usd_per_hour.value, "operator's cost", (figure,))
+    if system.capital_usd is None:
+        raise InputError(
+            "no price in the catalogue", where=f"market.systems {system.id}", mend=f"state one: [market.prices] {system.id} = USD per hour"
+        )
+    if terms.life_years is None or terms.usd_per_kwh is None:
+        raise _refusal(system, basis, "cost.life_years and cost.usd_per_kwh")
+    return _from_capital(system, system.capital_usd, terms, terms.life_years, terms.usd_per_kwh)
+
+
+def _from_capital(system: System, capital: Figure, terms: Terms, life_years: float, usd_per_kwh: float) -> HourlyPrice:
+    paid_back = annuity_usd_per_hour(capital.value, life_years, terms.finance_rate)
+    power = energy_usd_per_hour(facility_w(system, terms.pue), usd_per_kwh)
+    cost = (paid_back * (1 + terms.hosting) + power) / terms.utilisation
+    return HourlyPrice(cost, f"capital over {life_years:g} years", (f"systems/{system.id}/capital_usd", f"systems/{system.id}/power_w"))
+
+
+def _refusal(system: System, basis: str, terms: str) -> InputError:
+    has = [name for name in ("rent_usd_per_hour", "capital_usd", "operator_cost_usd_per_hour") if getattr(system, name)]
+    return InputError(
+        f"no {basis} price in the catalogue, which has {', '.join(has)}",
+        where=f"market.systems {system.id}",
+        mend=f"state {terms} to convert it, or the price: [market.prices] {system.id} = USD per hour",
+    )

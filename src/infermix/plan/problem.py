@@ -1,0 +1,167 @@
+"""The study file: one TOML describes a question, and every verb reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from infermix.catalog.parse import check_keys, convert, toml
+from infermix.cost.rent import CostBasis, Terms
+from infermix.errors import InputError
+from infermix.fleet import PoolRow
+from infermix.perf.deployment import BYTES_PER_KV
+from infermix.workload.classes import Slo, TrafficClass
+
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the study's tables."""
+
+
+class Market(Strict):
+    """What can be had: systems, how many of each, and prices that replace the catalogue's."""
+
+    systems: list[str]
+    supply: dict[str, int] = {}
+    prices: dict[str, float] = {}
+    own_chips: list[str] = []
+    kv: list[str] = msgspec.field(default_factory=lambda: ["bf16", "fp8"])
+    """KV dtypes that may be used where the chip has the arithmetic."""
+
+
+class Limits(Strict):
+    """What a plan must respect beside its promises."""
+
+    max_vendor_share: float | None = None
+    """Largest share of one vendor, of what ``vendor_share_of`` says."""
+    vendor_share_of: Literal["spend", "output_tokens"] = "spend"
+    min_share_output_tokens: dict[str, float] = {}
+    """Kind of chip (``sram``, ``hbm``, ...) → least share of all output tokens."""
+    power_mw: float | None = None
+    """At the wall: IT power times ``cost.pue``."""
+    usd_per_hour: float | None = None
+
+
+class Objective(Strict):
+    """What is minimised."""
+
+    minimise: Literal["usd_per_hour"] = "usd_per_hour"
+
+
+class Simulate(Strict):
+    """How the simulator runs for this study."""
+
+    policy: str = "pool_split"
+    seed: int = 1
+
+
+class Prove(Strict):
+    """What a proof takes: seeds, requests of each class in every seed, and the speeds at which promises must hold."""
+
+    seeds: int = 5
+    requests_per_class: int = 10_000
+    speeds: Literal["low", "nominal"] = "low"
+
+
+class Study(Strict):
+    """A question."""
+
+    model: str
+    traffic: dict[str, TrafficClass]
+    cost_basis: CostBasis = "rent"
+    name: str = ""
+    market: Market | None = None
+    cost: Terms = Terms()
+    limits: Limits = Limits()
+    objective: Objective = Objective()
+    simulate: Simulate = Simulate()
+    prove: Prove = Prove()
+    fleet: dict[str, PoolRow] = {}
+    path: str = ""
+    """File it came from; paths inside are relative to its folder."""
+
+    @property
+    def base_dir(self) -> Path:
+        """Folder that paths in the study are relative to."""
+        return Path(self.path).parent
+
+
+_TABLES: dict[str, type[msgspec.Struct]] = {
+    "market": Market, "cost": Terms, "limits": Limits, "objective": Objective, "simulate": Simulate, "prove": Prove,
+}  # fmt: skip
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and check a study file.
+
+    Raises
+    ------
+    InputError
+        One line: the file, the key, the value, what is allowed, how to mend it.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as fault:
+        reason = fault.strerror if isinstance(fault, OSError) else "not UTF-8 text"
+        raise InputError(f"cannot be read: {reason}", where=str(path), mend="name a study file (TOML)") from None
+    return parse_study(toml(text, str(path)), str(path))
+
+
+def parse_study(raw: dict[str, Any], path: str) -> Study:
+    """A study from parsed TOML."""
+    _check_tables(raw, path)
+    study = convert(Study, {**raw, "path": path}, path)
+    if not study.traffic:
+        raise InputError("no traffic", where=path, mend="add [traffic.NAME] with profile or trace, and slo")
+    for name, cls in study.traffic.items():
+        cls.check(f"{path}: traffic.{name}")
+        if cls.profile is not None and cls.rate_per_s is None:
+            raise InputError("a profile needs a rate", where=f"{path}: traffic.{name}", mend="add rate_per_s")
+    _check_numbers(study, path)
+    return study
+
+
+def _check_tables(raw: dict[str, Any], path: str) -> None:
+    """Unknown keys, with their near misses, table by table."""
+    check_keys(raw, tuple(f for f in Study.__struct_fields__ if f != "path"), path)
+    for name, table in _TABLES.items():
+        if isinstance(raw.get(name), dict):
+            check_keys(raw[name], table.__struct_fields__, f"{path}: {name}")
+    for name, cls in _tables_in(raw, "traffic"):
+        check_keys(cls, TrafficClass.__struct_fields__, f"{path}: traffic.{name}")
+        if isinstance(cls.get("slo"), dict):
+            check_keys(cls["slo"], Slo.__struct_fields__, f"{path}: traffic.{name}.slo")
+    for name, pool in _tables_in(raw, "fleet"):
+        check_keys(pool, PoolRow.__struct_fields__, f"{path}: fleet.{name}")
+
+
+def _tables_in(raw: dict[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:
+    table = raw.get(key)
+    return [(k, v) for k, v in table.items() if isinstance(v, dict)] if isinstance(table, dict) else []
+
+
+def _check_numbers(study: Study, path: str) -> None:
+    limits, terms = study.limits, study.cost
+    shares = {"limits.max_vendor_share": limits.max_vendor_share, "cost.gross_margin": terms.gross_margin, "cost.utilisation": terms.utilisation}
+    shares |= {f"limits.min_share_output_tokens.{k}": v for k, v in limits.min_share_output_tokens.items()}
+    for key, value in shares.items():
+        if value is not None and not 0 <= value <= 1:
+            raise InputError("a share must lie between 0 and 1", where=f"{path}: {key}", value=value)
+    positive: dict[str, float | None] = {
+        "limits.power_mw": limits.power_mw, "limits.usd_per_hour": limits.usd_per_hour, "cost.life_years": terms.life_years,
+        "cost.usd_per_kwh": terms.usd_per_kwh, "cost.pue": terms.pue, "prove.seeds": study.prove.seeds,
+        "prove.requests_per_class": study.prove.requests_per_class,
+    }  # fmt: skip
+    market = study.market or Market(systems=[])
+    positive |= {f"market.prices.{k}": v for k, v in market.prices.items()}
+    for key, value in positive.items():
+        if value is not None and not value > 0:
+            raise InputError("must be positive", where=f"{path}: {key}", value=value)
+    for key, count in market.supply.items():
+        if count < 0:
+            raise InputError("supply is negative", where=f"{path}: market.supply.{key}", value=count)
+    for kv in market.kv:
+        if kv not in BYTES_PER_KV:
+            raise InputError("unknown KV dtype", where=f"{path}: market.kv", value=kv, allowed=", ".join(BYTES_PER_KV))

@@ -1,0 +1,199 @@
+"""Prove a plan by simulation, mend it until it holds, and make it minimal.
+
+A promise is held when the Wilson 95 % lower bound of attainment meets it at the speeds that the study asks for
+(``prove.speeds``; ``low`` by default, which includes nominal). Where a class misses, the capacities
+of the pools that failed it are derated and the program is solved again. A proved fleet is then
+thinned: an instance whose removal breaks neither a promise nor a limit goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from infermix.fleet import Fleet, Pool
+from infermix.plan.evidence import Evidence, Traffic, gather, holds
+from infermix.plan.limits import broken_limits
+from infermix.plan.model import Solution
+from infermix.plan.options import Option
+from infermix.plan.question import Question
+from infermix.plan.solve import Planner, choose
+
+MENDS = 25
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Proved:
+    """A fleet with its evidence; ``status`` is proved, proved_nominal or not_proved."""
+
+    status: str
+    solution: Solution
+    fleet: Fleet
+    options: tuple[Option, ...]
+    nominal: Evidence
+    low: Evidence
+    rounds: int
+    derate: tuple[float, ...]
+    """By pool: the largest factor that proofs which failed took off its capacity."""
+    removals: list[dict[str, object]] = field(default_factory=list)
+    """For every pool: what taking one instance away breaks."""
+
+
+def fleet_of(question: Question, solution: Solution) -> Fleet:
+    """The chosen columns as pools, with the share of each class that the program sends to each."""
+    totals = {d.name: sum(c.rates.get(d.name, 0.0) for c in solution.choices) for d in question.demands}
+    pools = []
+    for choice in solution.choices:
+        d = choice.column.option.deployment
+        layout = f"x{d.stages}" if d.is_pipeline else f"tp{d.tp}"
+        stem = f"{d.system.id}-{layout}"
+        same = sum(p.name.split("/")[0] == stem for p in pools)
+        shares = {name: rate / totals[name] for name, rate in choice.rates.items()}
+        pools.append(Pool(name=f"{stem}/{same + 1}" if same else stem, deployment=d, instances=choice.instances, serves=shares))
+    return Fleet(tuple(pools))
+
+
+def prove(planner: Planner, traffic: Traffic, progress: Progress | None = None, *, thin: bool = True) -> Proved | None:
+    """Choose, prove, mend, thin; None when the limits conflict."""
+    question, say = planner.question, progress or (lambda _: None)
+    rounds = 0
+    while True:
+        solution = choose(planner, progress)
+        if solution is None:
+            return None
+        fleet, rounds = fleet_of(question, solution), rounds + 1
+        missed = _first_look(question, traffic, fleet)
+        if not missed or rounds >= MENDS:
+            break
+        say(f"proof {rounds}: {', '.join(missed)} missed, capacities derated")
+        _derate(planner, traffic, fleet, solution, missed)
+    removals: list[dict[str, object]] = []
+    if thin and not missed:
+        fleet, removals = _thin(question, traffic, fleet, say)
+    nominal, low = (gather(question, traffic, fleet, seeds_of(question), speed) for speed in ("nominal", "low"))
+    options = tuple(_option_of(solution, pool) for pool in fleet.pools)
+    factors = tuple(min((planner.derate.get((o.name, d.name), 1.0) for d in question.demands), default=1.0) for o in options)
+    status = status_of(question, fleet, nominal, low)
+    return Proved(status, solution, fleet, options, nominal, low, rounds, factors, removals)
+
+
+def status_of(question: Question, fleet: Fleet, nominal: Evidence, low: Evidence) -> str:
+    """``proved`` at nominal and low speeds, ``proved_nominal`` at nominal ones, else ``not_proved``."""
+    if not all(holds(question, nominal).values()) or broken_limits(question, fleet, nominal):
+        return "not_proved"
+    return "proved" if all(holds(question, low).values()) else "proved_nominal"
+
+
+def seeds_of(question: Question) -> tuple[int, ...]:
+    """Seeds of a proof: the study's seed and those that follow it."""
+    first = question.study.simulate.seed
+    return tuple(range(first, first + question.study.prove.seeds))
+
+
+def _option_of(solution: Solution, pool: Pool) -> Option:
+    return next(c.column.option for c in solution.choices if c.column.option.deployment is pool.deployment)
+
+
+def _first_look(question: Question, traffic: Traffic, fleet: Fleet) -> list[str]:
+    """Classes and limits that are missed: on one seed first, and on all of them if that one holds."""
+    seeds = seeds_of(question)
+    for some in dict.fromkeys((seeds[:1], seeds)):
+        missed = _missed(question, traffic, fleet, some)
+        if missed:
+            return missed
+    return []
+
+
+def _missed(question: Question, traffic: Traffic, fleet: Fleet, seeds: tuple[int, ...]) -> list[str]:
+    names = set(question.class_names)
+    served = {name for pool in fleet.pools for name in (pool.serves or names)}
+    if served != names:
+        return sorted(names - served)
+    missed: list[str] = []
+    for speed in dict.fromkeys((question.speed, "nominal")):
+        evidence = gather(question, traffic, fleet, seeds, speed)
+        missed += [name for name, held in holds(question, evidence).items() if not held and name not in missed]
+        if speed == "nominal":
+            missed += broken_limits(question, fleet, evidence)
+        if missed:
+            break
+    return missed
+
+
+def _derate(planner: Planner, traffic: Traffic, fleet: Fleet, solution: Solution, missed: list[str]) -> None:
+    """Take capacity off the pools in which a class missed; raise least shares that were missed."""
+    question = planner.question
+    evidence = gather(question, traffic, fleet, seeds_of(question)[:1], question.speed)
+    for c, demand in enumerate(question.demands):
+        if demand.name not in missed:
+            continue
+        for p, pool in enumerate(fleet.pools):
+            offered = evidence.pool_offered[c, p]
+            short = demand.cls.slo.attainment - (evidence.pool_met[c, p] / offered if offered else 1.0)
+            if short > -0.1 * (1 - demand.cls.slo.attainment):
+                factor = 0.985 if short < 0.005 else 0.96 if short < 0.03 else 0.9
+                _derate_pool(planner, _option_of(solution, pool), factor)
+    if any(name.startswith("limits.min_share") for name in missed):
+        planner.share_margin += 0.005
+
+
+def _derate_pool(planner: Planner, option: Option, factor: float) -> None:
+    for demand in planner.question.demands:
+        key = (option.name, demand.name)
+        planner.derate[key] = planner.derate.get(key, 1.0) * factor
+
+
+def _thin(question: Question, traffic: Traffic, fleet: Fleet, say: Progress) -> tuple[Fleet, list[dict[str, object]]]:
+    """Take instances away while nothing breaks: whole systems first, then single ones; dearest pools first."""
+    while True:
+        removals = []
+        for p in sorted(range(len(fleet.pools)), key=lambda i: -_instance_cost(question, fleet.pools[i])):
+            smaller, broken = _smaller(question, traffic, fleet, p)
+            if smaller is not None:
+                say(f"thinned: {fleet.pools[p].name} to {fleet.pools[p].instances - _taken(fleet, smaller, p)} fewer instances")
+                fleet = smaller
+                break
+            removals.append({"pool": fleet.pools[p].name, "breaks": broken})
+        else:
+            return fleet, removals
+
+
+def _taken(fleet: Fleet, smaller: Fleet, p: int) -> int:
+    name = fleet.pools[p].name
+    return next((q.instances for q in smaller.pools if q.name == name), 0)
+
+
+def _smaller(question: Question, traffic: Traffic, fleet: Fleet, p: int) -> tuple[Fleet | None, list[str]]:
+    """The fleet with fewer instances in pool p, if that breaks nothing; else what one fewer breaks."""
+    pool = fleet.pools[p]
+    per_system = pool.deployment.instances_per_system
+    spare = (pool.instances - 1) % per_system + 1
+    broken: list[str] = []
+    for fewer in dict.fromkeys((spare, 1)):
+        candidate = without(fleet, p, fewer)
+        broken = _first_look(question, traffic, candidate)
+        if not broken:
+            return candidate, []
+    return None, broken
+
+
+def without(fleet: Fleet, p: int, fewer: int) -> Fleet:
+    """The fleet less some instances of a pool; where the pool vanishes, the others take its share."""
+    smaller = fleet.resized(p, fleet.pools[p].instances - fewer)
+    if len(smaller.pools) == len(fleet.pools):
+        return smaller
+    totals: dict[str, float] = {}
+    for pool in smaller.pools:
+        for name, share in pool.serves.items():
+            totals[name] = totals.get(name, 0.0) + share
+    rescaled = [
+        Pool(name=q.name, deployment=q.deployment, instances=q.instances, serves={k: v / totals[k] for k, v in q.serves.items()})
+        for q in smaller.pools
+    ]
+    return Fleet(tuple(rescaled))
+
+
+def _instance_cost(question: Question, pool: Pool) -> float:
+    price = next(o.price.usd_per_hour for o in question.offers if o.system.id == pool.deployment.system.id)
+    return price * pool.deployment.systems_per_instance / pool.deployment.instances_per_system

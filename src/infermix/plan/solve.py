@@ -1,0 +1,164 @@
+"""Choose a fleet: solve with optimistic capacities, simulate those that were chosen, solve again.
+
+Capacities start as queue-free bounds. The program picks its columns; capacities that it used and that were not
+simulated yet are simulated, which can only lower them; and the program is solved again. When every chosen capacity
+is a simulated one, the choice is the optimum over the shortlist with simulated capacities: anything
+else is at least as dear even with an optimistic one. Most options are thus never simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from infermix.errors import NoAnswer
+from infermix.plan import model
+from infermix.plan.capacity import SIZES, Capacities
+from infermix.plan.model import Column, Solution
+from infermix.plan.options import Option, all_options, queue_free_capacity, refuse, shortlist, work_of
+from infermix.plan.question import Demand, Question
+
+ROUNDS = 60
+THREADS = 2
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Planner:
+    """A question with its options and what was simulated so far."""
+
+    question: Question
+    options: list[Option]
+    short: list[Option]
+    reasons: dict[str, dict[str, str]]
+    misfits: dict[str, str]
+    capacities: Capacities = field(default_factory=Capacities)
+    derate: dict[tuple[str, str], float] = field(default_factory=dict)
+    """(option, class) → factor on its simulated capacity, below 1 after a proof that failed."""
+    share_margin: float = 0.0
+    """Added to least shares of tokens, relatively, after a proof that missed one."""
+    allowed: dict[tuple[str, str], bool] = field(default_factory=dict)
+
+    def narrowed(self, question: Question) -> Planner:
+        """A planner for a narrower or relaxed question that shares what was simulated."""
+        offered = {o.system.id for o in question.offers}
+        return Planner(
+            question=question,
+            options=[o for o in self.options if o.offer.system.id in offered],
+            short=[o for o in self.short if o.offer.system.id in offered],
+            reasons=self.reasons,
+            misfits=self.misfits,
+            capacities=self.capacities,
+            derate=dict(self.derate),
+            share_margin=self.share_margin,
+            allowed=self.allowed,
+        )
+
+    def may_serve(self, option: Option, demand: Demand) -> bool:
+        """Whether an option can hold a class's promise alone and idle."""
+        key = (option.name, demand.name)
+        if key not in self.allowed:
+            self.allowed[key] = refuse(option, demand) is None
+        return self.allowed[key]
+
+
+def make_planner(question: Question) -> Planner:
+    """Options and shortlist of a question; NoAnswer when a class or the model has none."""
+    options, misfits = all_options(question)
+    short, reasons = shortlist(question, options)
+    return Planner(question, options, short, reasons, misfits)
+
+
+def choose(planner: Planner, progress: Progress | None = None) -> Solution | None:
+    """Optimum over the shortlist with simulated capacities; None when the limits conflict."""
+    for round_number in range(ROUNDS):
+        solution = solve_once(planner)
+        if solution is None:
+            return None
+        wanted = _not_simulated(planner, solution)
+        if not wanted:
+            return solution
+        if progress is not None:
+            progress(f"capacities, round {round_number + 1}: {len(wanted)} simulated")
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(lambda job: planner.capacities.simulate(*job), wanted))
+    raise NoAnswer(f"capacities did not settle in {ROUNDS} rounds")
+
+
+def solve_once(planner: Planner) -> Solution | None:
+    """The program with what is known now."""
+    question = planner.question
+    if planner.share_margin:
+        shares = {k: min(1.0, v * (1 + planner.share_margin)) for k, v in question.limits.min_share_output_tokens.items()}
+        question = question.with_limits(_with_shares(question, shares))
+    return model.solve(model.build(question, _columns(planner)))
+
+
+def _with_shares(question: Question, shares: dict[str, float]):  # type: ignore[no-untyped-def]
+    import msgspec
+
+    return msgspec.structs.replace(question.limits, min_share_output_tokens=shares)
+
+
+def _columns(planner: Planner) -> list[Column]:
+    columns = []
+    for option in planner.short:
+        classes = [d for d in planner.question.demands if planner.may_serve(option, d)]
+        if not classes:
+            continue
+        top = _most_instances(option, classes)
+        for least, beyond in zip(SIZES, (*SIZES[1:], SIZES[-1] * 4), strict=True):
+            if least > top:
+                break
+            capacity = {
+                d.name: planner.capacities.per_instance(option, d, least) * planner.derate.get((option.name, d.name), 1.0) for d in classes
+            }
+            columns.append(Column(option, least, beyond - 1, capacity))
+    return columns
+
+
+def _most_instances(option: Option, classes: list[Demand]) -> int:
+    """Pool sizes beyond twice what the whole demand takes, queue-free, are of no use."""
+    need = sum(d.rate_per_s / queue_free_capacity(option.table, option.deployment.max_num_seqs, work_of(d)) for d in classes)
+    return int(2 * need) + 2
+
+
+def _not_simulated(planner: Planner, solution: Solution) -> list[tuple[Option, Demand, int]]:
+    by_name = {d.name: d for d in planner.question.demands}
+    used = [(c.column.option, by_name[name], c.column.least) for c in solution.choices for name in c.rates]
+    return [job for job in used if not planner.capacities.known(*job)]
+
+
+def lower_bound(planner: Planner) -> float:
+    """Bound on the cost of any fleet: every option, optimistic queue-free capacities, the same limits [USD/h].
+
+    Instances that share a system may be fractions; options that another one of the same system matches or beats
+    for every class are left out, which cannot change the optimum.
+    """
+    columns = [Column(option, 0, 4 * SIZES[-1], capacity) for option, capacity in _undominated(planner)]
+    solution = model.solve(model.build(planner.question, columns))
+    return solution.bound_usd_per_hour if solution is not None else float("inf")
+
+
+def _undominated(planner: Planner) -> list[tuple[Option, dict[str, float]]]:
+    groups: dict[tuple[str, int], list[tuple[tuple[float, ...], Option, dict[str, float]]]] = {}
+    for option in planner.options:
+        classes = [d for d in planner.question.demands if planner.may_serve(option, d)]
+        if not classes:
+            continue
+        d = option.deployment
+        capacity = {c.name: queue_free_capacity(option.table, d.max_num_seqs, work_of(c)) for c in classes}
+        per_system = tuple(capacity.get(c.name, 0.0) * d.instances_per_system for c in planner.question.demands)
+        groups.setdefault((option.offer.system.id, d.stages), []).append((per_system, option, capacity))
+    kept = []
+    for rows in groups.values():
+        for i, (mine, option, capacity) in enumerate(rows):
+            beaten = any(
+                all(o >= m for o, m in zip(other, mine, strict=True)) and (other != mine or j < i)
+                for j, (other, _, _) in enumerate(rows)
+                if j != i
+            )
+            if not beaten:
+                kept.append((option, capacity))
+    return kept
