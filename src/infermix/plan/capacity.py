@@ -44,6 +44,17 @@ class Capacities:
         key = (option.name, demand.name, size)
         return self._known.get(key) or queue_free_capacity(option.table, option.deployment.max_num_seqs, work_of(demand))
 
+    def best_known(self, option: Option, demand: Demand) -> float:
+        """The highest simulated capacity per instance over pool sizes; optimistic if none was simulated."""
+        known = [rate for (name, cls, _), rate in self._known.items() if (name, cls) == (option.name, demand.name)]
+        return max(known) if known else self.per_instance(option, demand, SIZES[0])
+
+    def copy_of_classes(self, keep: list[str]) -> Capacities:
+        """What is known of some classes, for a question that changes the others."""
+        other = Capacities()
+        other._known = {key: rate for key, rate in self._known.items() if key[1] in keep}
+        return other
+
     def simulate(self, option: Option, demand: Demand, size: int) -> float:
         """Find the capacity by bisection between nothing and the optimistic bound."""
         bound = queue_free_capacity(option.table, option.deployment.max_num_seqs, work_of(demand))

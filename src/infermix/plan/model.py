@@ -77,6 +77,7 @@ def build(question: Question, columns: list[Column]) -> Program:
     define_budget(program)
     define_vendor_share(program)
     define_least_share_of_tokens(program)
+    define_forced_system(program)
     return program
 
 
@@ -190,6 +191,14 @@ def define_least_share_of_tokens(program: Program) -> None:
                 raise NoAnswer(f"limits.min_share_output_tokens: no {kind} system on the market can serve any class")
             continue
         program.solver.addConstr(_sum(mine) >= share * total, name=f"least_share_{kind}")
+
+
+def define_forced_system(program: Program) -> None:
+    """At least one of a system, to learn what that costs."""
+    forced = program.question.forced
+    mine = [n for n, c in zip(program.systems, program.columns, strict=True) if c.option.offer.system.id == forced]
+    if mine:
+        program.solver.addConstr(_sum(mine) >= 1, name=f"forced_{forced}")
 
 
 def power_w(column: Column) -> float:

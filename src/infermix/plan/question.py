@@ -80,6 +80,8 @@ class Question:
     limits: Limits
     speed: str
     """``low`` or ``nominal``: where the promises must hold."""
+    forced: str = ""
+    """A system of which at least one must be bought: what it would cost to have it."""
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -70,6 +70,12 @@ def make_planner(question: Question) -> Planner:
     return Planner(question, options, short, reasons, misfits)
 
 
+def replanned(planner: Planner, question: Question, keep: list[str]) -> Planner:
+    """A planner for the same market and other promises; capacities of the classes in ``keep`` stay known."""
+    short, reasons = shortlist(question, planner.options)
+    return Planner(question, planner.options, short, reasons, planner.misfits, planner.capacities.copy_of_classes(keep))
+
+
 def choose(planner: Planner, progress: Progress | None = None) -> Solution | None:
     """Optimum over the shortlist with simulated capacities; None when the limits conflict."""
     for round_number in range(ROUNDS):
@@ -136,9 +142,13 @@ def lower_bound(planner: Planner) -> float:
     Instances that share a system may be fractions; options that another one of the same system matches or beats
     for every class are left out, which cannot change the optimum.
     """
-    columns = [Column(option, 0, 4 * SIZES[-1], capacity) for option, capacity in _undominated(planner)]
-    solution = model.solve(model.build(planner.question, columns))
+    solution = model.solve(model.build(planner.question, relaxed_columns(planner)))
     return solution.bound_usd_per_hour if solution is not None else float("inf")
+
+
+def relaxed_columns(planner: Planner) -> list[Column]:
+    """Columns of the relaxation: undominated options, of any pool size, with queue-free capacities."""
+    return [Column(option, 0, 4 * SIZES[-1], capacity) for option, capacity in _undominated(planner)]
 
 
 def _undominated(planner: Planner) -> list[tuple[Option, dict[str, float]]]:

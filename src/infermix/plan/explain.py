@@ -1,0 +1,223 @@
+"""Why the plan is what it is: single-chip fleets, limits, rejected systems, the frontier, figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+
+from infermix.catalog.load import Catalog, figures_of
+from infermix.catalog.query import figure, roots
+from infermix.errors import NoAnswer
+from infermix.fleet import Fleet
+from infermix.plan.evidence import Traffic
+from infermix.plan.limits import LimitUse, fleet_cost
+from infermix.plan.problem import Limits
+from infermix.plan.prove import Progress, Proved, fleet_of, prove
+from infermix.plan.question import Question
+from infermix.plan.result import FigureUse, FrontierPoint, Limit, SingleChip, Why
+from infermix.plan.solve import Planner, choose, lower_bound, replanned
+
+FRONTIER = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Promised TPOT of the strictest class, as multiples of the study's."""
+
+
+def single_chip_fleets(planner: Planner, traffic: Traffic, progress: Progress) -> list[SingleChip]:
+    """For every system on the market the fleet it would make alone, cheapest first."""
+    free = planner.question.with_limits(_without_shares(planner.question.limits))
+    rows = [_single_chip(planner, free, offer.system.id, traffic, progress) for offer in planner.question.offers]
+    return sorted(rows, key=lambda row: (row.usd_per_hour is None, row.usd_per_hour or 0.0, row.system))
+
+
+def _single_chip(planner: Planner, free: Question, system: str, traffic: Traffic, progress: Progress) -> SingleChip:
+    question = free.with_offers([system])
+    narrow = planner.narrowed(question)
+    classes: dict[str, dict[str, float | str | None]] = {}
+    for demand in question.demands:
+        reason = planner.misfits.get(system) or planner.reasons[demand.name].get(system)
+        if reason:
+            classes[demand.name] = {"usd_per_hour": None, "reason": reason}
+            continue
+        alone = choose(narrow.narrowed(question.with_demands((demand,))))
+        cost = fleet_cost(question, fleet_of(question.with_demands((demand,)), alone)) if alone else None
+        classes[demand.name] = {"usd_per_hour": cost, "reason": "" if alone else "supply or power run out"}
+    row = SingleChip(system=system, status="cannot", usd_per_hour=None, lower_bound_usd_per_hour=None, classes=classes)
+    if any(c["usd_per_hour"] is None for c in classes.values()):
+        return row
+    progress(f"single-chip fleet of {system}")
+    found = prove(narrow, traffic, thin=False)
+    if found is None:
+        return row
+    cost = fleet_cost(question, found.fleet)
+    return msgspec.structs.replace(row, status=found.status, usd_per_hour=cost, lower_bound_usd_per_hour=lower_bound(narrow))
+
+
+def _without_shares(limits: Limits) -> Limits:
+    return msgspec.structs.replace(limits, max_vendor_share=None, min_share_output_tokens={})
+
+
+def without_share_limits(planner: Planner, proved: Proved, traffic: Traffic, progress: Progress) -> dict[str, float | str | None]:
+    """The same study without its least shares by kind of chip: cost and status."""
+    limits = planner.question.limits
+    if not limits.min_share_output_tokens:
+        return {}
+    question = planner.question.with_limits(msgspec.structs.replace(limits, min_share_output_tokens={}))
+    relaxed = planner.narrowed(question)
+    solution = choose(relaxed)
+    if solution is not None and solution.usd_per_hour >= proved.solution.usd_per_hour - 1e-6:
+        return {"usd_per_hour": fleet_cost(question, proved.fleet), "status": proved.status, "lower_bound_usd_per_hour": lower_bound(relaxed)}
+    progress("the same study without its least shares")
+    found = prove(relaxed, traffic)
+    cost = fleet_cost(question, found.fleet) if found else None
+    return {"usd_per_hour": cost, "status": found.status if found else "infeasible", "lower_bound_usd_per_hour": lower_bound(relaxed)}
+
+
+def price_limits(planner: Planner, proved: Proved, uses: list[LimitUse]) -> list[Limit]:
+    """Each limit with the worth of one more unit, found by solving again with that unit more."""
+    base = proved.solution.usd_per_hour
+    rows = []
+    for use in uses:
+        relaxed, unit, step = _relaxed(planner.question, use)
+        near = abs(use.used - use.allowed) <= 0.02 * max(abs(use.allowed), 1e-12) + (step if unit == "system" else 0.0)
+        saved = 0.0
+        if near and relaxed is not None:
+            cheaper = choose(planner.narrowed(relaxed))
+            saved = max(0.0, base - cheaper.usd_per_hour) if cheaper else 0.0
+        rows.append(Limit(name=use.name, used=use.used, allowed=use.allowed, binding=near, shadow_price=saved, unit=unit))
+    return rows
+
+
+def _relaxed(question: Question, use: LimitUse) -> tuple[Question | None, str, float]:
+    """(the question with one unit more, the unit, its size)."""
+    limits, key = question.limits, use.name.split(" ")[0].split(".", 1)[1]
+    if key.startswith("supply."):
+        system = key.split(".", 1)[1]
+        offers = tuple(replace(o, supply=o.supply + 1) if o.system.id == system and o.supply is not None else o for o in question.offers)
+        return replace(question, offers=offers), "system", 1.0
+    if key == "power_mw":
+        return question.with_limits(msgspec.structs.replace(limits, power_mw=use.allowed + 0.1)), "0.1 MW", 0.1
+    if key == "usd_per_hour":
+        return question.with_limits(msgspec.structs.replace(limits, usd_per_hour=use.allowed * 1.01)), "1 %", 0.0
+    if key == "max_vendor_share":
+        return question.with_limits(msgspec.structs.replace(limits, max_vendor_share=min(1.0, use.allowed + 0.01))), "1 % point", 0.01
+    kind = key.split(".", 1)[1]
+    shares = {**limits.min_share_output_tokens, kind: max(0.0, use.allowed - 0.01)}
+    return question.with_limits(msgspec.structs.replace(limits, min_share_output_tokens=shares)), "1 % point", 0.01
+
+
+def why(planner: Planner, proved: Proved) -> list[Why]:
+    """A sentence for every system on the market."""
+    chosen = {p.deployment.system.id for p in proved.fleet.pools}
+    best = {d.name: _least_cost_per_request(planner, d.name, None) for d in planner.question.demands}
+    rows = []
+    for offer in planner.question.offers:
+        system = offer.system.id
+        parts = [_about(planner, system, name, best[name]) for name in planner.question.class_names]
+        reason = planner.misfits.get(system) or "; ".join(parts)
+        if system in chosen:
+            serves = {n: s for p in proved.fleet.pools if p.deployment.system.id == system for n, s in p.serves.items()}
+            reason = "serves " + " and ".join(f"{s:.0%} of {n}" for n, s in serves.items()) + "; " + reason
+        else:
+            dearer = _cost_if_forced(planner, system, proved.solution.usd_per_hour)
+            reason += f"; buying one all the same makes the fleet {dearer}" if dearer else ""
+        rows.append(Why(system=system, chosen=system in chosen, reason=reason))
+    return rows
+
+
+def _least_cost_per_request(planner: Planner, name: str, system: str | None) -> float | None:
+    """USD per request of a class at the best capacity known (simulated where it was, optimistic elsewhere)."""
+    demand = next(d for d in planner.question.demands if d.name == name)
+    costs = []
+    for option in planner.short:
+        if (system is None or option.offer.system.id == system) and planner.may_serve(option, demand):
+            rate = planner.capacities.best_known(option, demand)
+            costs.append(option.usd_per_hour / rate / 3600.0)
+    return min(costs) if costs else None
+
+
+def _about(planner: Planner, system: str, name: str, best: float | None) -> str:
+    reason = planner.reasons[name].get(system)
+    if reason:
+        return f"{name}: cannot, {reason}"
+    mine = _least_cost_per_request(planner, name, system)
+    if mine is None or best is None:
+        return f"{name}: not tried"
+    rank = "the cheapest" if mine <= best * 1.0001 else f"{mine / best:.2g} times the cheapest"
+    return f"{name}: {mine * 1e6:,.0f} USD per million requests, {rank}"
+
+
+def _cost_if_forced(planner: Planner, system: str, base: float) -> str:
+    forced = choose(planner.narrowed(replace(planner.question, forced=system)))
+    if forced is None:
+        return ""
+    return f"{forced.usd_per_hour / base - 1:.1%} dearer" if forced.usd_per_hour > base + 1e-9 else "no dearer"
+
+
+def frontier(planner: Planner, progress: Progress) -> list[FrontierPoint]:
+    """Cost against the speed promised to the strictest class."""
+    timed = [d for d in planner.question.demands if d.cls.slo.tpot_s is not None]
+    if not timed:
+        return []
+    strict = min(timed, key=lambda d: d.cls.slo.tpot_s or 0.0)
+    points = []
+    for multiple in FRONTIER:
+        tpot = multiple * (strict.cls.slo.tpot_s or 0.0)
+        progress(f"frontier: {strict.name} at {tpot * 1e3:g} ms")
+        cls = msgspec.structs.replace(strict.cls, slo=msgspec.structs.replace(strict.cls.slo, tpot_s=tpot))
+        others = tuple(replace(d, cls=cls) if d.name == strict.name else d for d in planner.question.demands)
+        points.append(_frontier_point(planner, planner.question.with_demands(others), strict.name, tpot))
+    return points
+
+
+def _frontier_point(planner: Planner, question: Question, name: str, tpot_s: float) -> FrontierPoint:
+    point = FrontierPoint(class_name=name, tpot_s=tpot_s, usd_per_hour=None, lower_bound_usd_per_hour=None, systems={})
+    try:
+        other = replanned(planner, question, keep=[d for d in question.class_names if d != name])
+        solution = choose(other)
+    except NoAnswer:
+        return point
+    if solution is None:
+        return point
+    systems: dict[str, int] = {}
+    for choice in solution.choices:
+        system = choice.column.option.offer.system.id
+        systems[system] = systems.get(system, 0) + choice.systems
+    return msgspec.structs.replace(
+        point, usd_per_hour=solution.usd_per_hour, lower_bound_usd_per_hour=lower_bound(other), systems=dict(sorted(systems.items()))
+    )
+
+
+def figures_used(question: Question, fleet: Fleet) -> list[str]:
+    """Ids of every catalogue figure that the fleet's speed, size, power or price was computed from."""
+    found: list[str] = []
+    facts = question.catalog
+    for pool in fleet.pools:
+        d = pool.deployment
+        offer = next(o for o in question.offers if o.system.id == d.system.id)
+        found += [f"chips/{d.chip.id}/{name}" for name in figures_of(d.chip) if name in _SPEED_FIGURES]
+        found += [f"efficiency/{d.efficiency.id}/{name}" for name in d.efficiency.figures]
+        found += [f"models/{d.model.id}/params"]
+        found += list(offer.price.figures)
+        found += [f"systems/{d.system.id}/power_w"] if d.system.power_w is not None else []
+    direct = list(dict.fromkeys(found))
+    return list(dict.fromkeys(direct + [r for id_ in direct for r in _roots(facts, id_)]))
+
+
+_SPEED_FIGURES = (
+    "bf16_flop_per_s", "fp8_flop_per_s", "int8_op_per_s", "fp4_flop_per_s", "sram_bytes", "sram_bytes_per_s", "mem_bytes",
+    "mem_bytes_per_s", "link_bytes_per_s",
+)  # fmt: skip
+
+
+def _roots(facts: Catalog, id_: str) -> tuple[str, ...]:
+    return roots(facts, id_)
+
+
+def unverified(question: Question, ids: list[str]) -> list[FigureUse]:
+    """Of these figures the ones that nobody looked up."""
+    rows = []
+    for id_ in ids:
+        f = figure(question.catalog, id_)
+        if f.kind == "unverified":
+            rows.append(FigureUse(id=id_, value=f.value, unit=f.unit, kind=f.kind, low=f.low, high=f.high, note=f.note))
+    return rows

@@ -1,0 +1,164 @@
+"""What a plan says. Imports neither kernel nor solver: reports and notebooks read it without loading them."""
+
+from __future__ import annotations
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+
+class PoolPlan(msgspec.Struct, kw_only=True):
+    """A pool of the fleet: what ``simulate --fleet`` reads, and what it costs and carries."""
+
+    name: str
+    system: str
+    model: str
+    tp: int | None
+    pp: int | None
+    ep: int | None
+    dp: int | None
+    stages: int | None
+    weights: str
+    kv: str
+    role: str
+    max_num_seqs: int
+    max_batched_tokens: int
+    spec: str | None
+    instances: int
+    serves: dict[str, float]
+    chip: str
+    vendor: str
+    kind: str
+    """Kind of chip: hbm, sram, ..."""
+    chips: int
+    """Chips of all systems bought."""
+    systems: int
+    spare_instances: int
+    """Further instances that the bought systems could host."""
+    usd_per_hour: float
+    basis: str
+    share_tokens: float
+    share_output_tokens: float
+    derate: float
+    kv_tokens_left: int
+    """For each instance."""
+    busy: float
+    kv_peak: float
+    facility_kw: float | None
+
+
+class ClassPlan(msgspec.Struct, kw_only=True):
+    """A class: its promise, and what the simulated fleet did at nominal and low speeds."""
+
+    rate_per_s: float
+    slo: dict[str, float]
+    requests: int
+    attainment: float
+    ci: tuple[float, float]
+    holds: bool
+    attainment_low: float
+    ci_low: tuple[float, float]
+    holds_low: bool
+    ttft_s: dict[str, float]
+    tpot_s: dict[str, float]
+    e2e_s: dict[str, float]
+    ttft_s_low: dict[str, float]
+    tpot_s_low: dict[str, float]
+    e2e_s_low: dict[str, float]
+    clipped_share: float
+    """Requests shortened to the model's context, of all."""
+    cdf: dict[str, list[float]]
+    """ttft_s, tpot_s → quantiles at 0, 1, .. 100 % at nominal speeds."""
+    cdf_low: dict[str, list[float]]
+
+
+class SingleChip(msgspec.Struct, kw_only=True):
+    """The cheapest fleet of one system alone, under the same promises, supply and power, without share limits."""
+
+    system: str
+    status: str
+    """proved, proved_nominal, not_proved, or cannot."""
+    usd_per_hour: float | None
+    lower_bound_usd_per_hour: float | None
+    classes: dict[str, dict[str, float | str | None]]
+    """Class → ``usd_per_hour`` of serving it alone (simulated capacities, not proved) or the ``reason`` it cannot."""
+
+
+class Limit(msgspec.Struct, kw_only=True):
+    """A limit: its key in the study, what the fleet uses, and what one more unit is worth."""
+
+    name: str
+    used: float
+    allowed: float
+    binding: bool
+    shadow_price: float
+    """USD per hour saved by one more ``unit``, by solving again; 0 where it does not bind."""
+    unit: str
+
+
+class Why(msgspec.Struct, kw_only=True):
+    """Why a system is in the fleet, or is not."""
+
+    system: str
+    chosen: bool
+    reason: str
+
+
+class FigureUse(msgspec.Struct, kw_only=True):
+    """A catalogue figure that the answer hangs on."""
+
+    id: str
+    value: float
+    unit: str
+    kind: str
+    low: float | None
+    high: float | None
+    note: str
+
+
+class FrontierPoint(msgspec.Struct, kw_only=True):
+    """Cost of the fleet if a class were promised another speed (simulated capacities, not proved)."""
+
+    class_name: str
+    tpot_s: float
+    usd_per_hour: float | None
+    lower_bound_usd_per_hour: float | None
+    systems: dict[str, int]
+
+
+class Plan(msgspec.Struct, kw_only=True):
+    """The answer to a study."""
+
+    schema_version: int = SCHEMA_VERSION
+    tool_version: str
+    study: str
+    study_hash: str
+    model: str
+    cost_basis: str
+    policy: str
+    seeds: tuple[int, ...]
+    speeds: str
+    """Speeds at which the promises had to hold: low or nominal."""
+    status: str
+    usd_per_hour: float
+    lower_bound_usd_per_hour: float
+    gap: float
+    fleet: list[PoolPlan]
+    serves: dict[str, dict[str, float]]
+    classes: dict[str, ClassPlan]
+    unmet: dict[str, float]
+    minimal: list[dict[str, object]]
+    """Pool → what taking one of its instances away breaks."""
+    single_chip: list[SingleChip]
+    without_share_limits: dict[str, float | str | None]
+    limits: list[Limit]
+    why: list[Why]
+    figures: list[str]
+    unverified: list[FigureUse]
+    frontier: list[FrontierPoint]
+    usd_per_mtok: dict[str, float | None]
+    """input, output and blended."""
+    assumptions: list[str]
+    rounds: int
+    plan_s: float = 0.0
+    prove_s: float = 0.0

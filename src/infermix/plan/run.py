@@ -1,0 +1,188 @@
+"""From a study to a plan: resolve, choose, prove, explain."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+
+from infermix import __version__
+from infermix.cost.energy import facility_w
+from infermix.errors import NoAnswer
+from infermix.perf.memory import kv_tokens_left
+from infermix.plan import explain
+from infermix.plan.conflict import name_conflict
+from infermix.plan.evidence import Evidence, Traffic, holds
+from infermix.plan.limits import fleet_cost, limit_uses, offer_of, pool_cost
+from infermix.plan.problem import Study
+from infermix.plan.prove import Proved, prove
+from infermix.plan.question import Question, ask
+from infermix.plan.result import ClassPlan, Plan, PoolPlan
+from infermix.plan.solve import lower_bound, make_planner
+from infermix.units import SECONDS_PER_HOUR, TOKENS_PER_MTOK
+
+Progress = Callable[[str], None]
+
+
+def make_plan(study: Study, progress: Progress | None = None) -> Plan:
+    """Plan a study.
+
+    Raises
+    ------
+    InputError
+        The study is malformed.
+    NoAnswer
+        A promise that no system can hold, a model that fits nowhere, limits that conflict: the message names them.
+    """
+    say, clock = progress or (lambda _: None), time.perf_counter()
+    say("options")
+    question = ask(study)
+    planner = make_planner(question)
+    bound = lower_bound(planner)
+    traffic = Traffic(question)
+    planned = time.perf_counter()
+    proved = prove(planner, traffic, say) if np.isfinite(bound) else None
+    if proved is None:
+        raise NoAnswer(name_conflict(planner))
+    prove_s = time.perf_counter() - planned
+    singles = explain.single_chip_fleets(planner, traffic, say)
+    relaxed = explain.without_share_limits(planner, proved, traffic, say)
+    say("limits and reasons")
+    limits = explain.price_limits(planner, proved, limit_uses(question, proved.fleet, proved.nominal))
+    reasons = explain.why(planner, proved)
+    points = explain.frontier(planner, say)
+    figures = explain.figures_used(question, proved.fleet)
+    cost = fleet_cost(question, proved.fleet)
+    return Plan(
+        tool_version=__version__,
+        study=study.name or study.path,
+        study_hash=study_hash(study),
+        model=question.model.id,
+        cost_basis=study.cost_basis,
+        policy=study.simulate.policy,
+        seeds=proved.nominal.seeds,
+        speeds=question.speed,
+        status=proved.status,
+        usd_per_hour=cost,
+        lower_bound_usd_per_hour=bound,
+        gap=cost / bound - 1.0,
+        fleet=[_pool(question, proved, p) for p in range(len(proved.fleet.pools))],
+        serves={name: {p.name: p.serves[name] for p in proved.fleet.pools if name in p.serves} for name in question.class_names},
+        classes={d.name: _class(question, proved, traffic, c) for c, d in enumerate(question.demands)},
+        unmet=dict.fromkeys(question.class_names, 0.0),
+        minimal=proved.removals,
+        single_chip=singles,
+        without_share_limits=relaxed,
+        limits=limits,
+        why=reasons,
+        figures=figures,
+        unverified=explain.unverified(question, figures),
+        frontier=points,
+        usd_per_mtok=usd_per_mtok(question, cost),
+        assumptions=assumptions(question, proved),
+        rounds=proved.rounds,
+        plan_s=time.perf_counter() - clock,
+        prove_s=prove_s,
+    )
+
+
+def study_hash(study: Study) -> str:
+    """Content hash of a study, its path left out."""
+    plain = msgspec.structs.replace(study, path="")
+    return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()[:16]
+
+
+def usd_per_mtok(question: Question, usd_per_hour: float) -> dict[str, float | None]:
+    """Cost of a million tokens if all of it is laid on input, on output, or on both."""
+    outputs = sum(d.rate_per_s * d.mean_output for d in question.demands)
+    inputs = sum(d.rate_per_s * float(d.lengths[0].mean()) for d in question.demands)
+    per_second = usd_per_hour / SECONDS_PER_HOUR * TOKENS_PER_MTOK
+    return {"input": per_second / inputs, "output": per_second / outputs, "blended": per_second / (inputs + outputs)}
+
+
+def assumptions(question: Question, proved: Proved) -> list[str]:
+    """What the reader must know before acting."""
+    said = [
+        "Cached prefixes are found by the instance that a request is sent to; on HBM chips they cost no time, on SRAM machines "
+        "they are loaded over the off-chip links when the request starts.",
+        f"The proof simulates queueing and routing with the step times of the model; at low speeds these are "
+        f"{', '.join(sorted({f'{1 / _low(proved, p) - 1:.0%} longer on {q.deployment.chip.id}' for p, q in enumerate(proved.fleet.pools)}))}.",
+    ]
+    if any(p.deployment.is_pipeline for p in proved.fleet.pools):
+        said.append("Speeds of SRAM machines are calibrated on single users; their behaviour under concurrency, hence their cost, is unvalidated.")
+    return said
+
+
+def _low(proved: Proved, p: int) -> float:
+    return proved.options[p].table.low
+
+
+def _pool(question: Question, proved: Proved, p: int) -> PoolPlan:
+    pool, evidence = proved.fleet.pools[p], proved.nominal
+    d, offer = pool.deployment, offer_of(question, pool)
+    outputs, inputs = evidence.output_tokens, evidence.input_tokens
+    pipeline = d.is_pipeline
+    kilowatts = None if d.system.power_w is None else pool.systems * facility_w(d.system, question.study.cost.pue) / 1e3
+    return PoolPlan(
+        name=pool.name,
+        system=d.system.id,
+        model=d.model.id,
+        tp=None if pipeline else d.tp,
+        pp=None if pipeline else 1,
+        ep=None if pipeline else 1,
+        dp=None if pipeline else d.dp,
+        stages=d.stages if pipeline else None,
+        weights=d.weights,
+        kv=d.kv,
+        role=d.role,
+        max_num_seqs=d.max_num_seqs,
+        max_batched_tokens=d.max_batched_tokens,
+        spec=None,
+        instances=pool.instances,
+        serves=pool.serves,
+        chip=d.chip.id,
+        vendor=d.system.vendor,
+        kind=d.chip.kind,
+        chips=pool.systems * d.system.chips,
+        systems=pool.systems,
+        spare_instances=0 if pipeline else pool.systems * d.instances_per_system - pool.instances,
+        usd_per_hour=pool_cost(question, pool),
+        basis=offer.price.basis,
+        share_tokens=float((inputs[:, p].sum() + outputs[:, p].sum()) / (inputs.sum() + outputs.sum())),
+        share_output_tokens=float(outputs[:, p].sum() / outputs.sum()),
+        derate=proved.derate[p],
+        kv_tokens_left=kv_tokens_left(d),
+        busy=float(evidence.busy[p]),
+        kv_peak=float(evidence.kv_peak[p]),
+        facility_kw=kilowatts,
+    )
+
+
+def _class(question: Question, proved: Proved, traffic: Traffic, c: int) -> ClassPlan:
+    demand = question.demands[c]
+    nominal, low = proved.nominal, proved.low
+    slo = {k: v for k, v in msgspec.to_builtins(demand.cls.slo).items() if v is not None and v != 0.0}
+    clipped = sum(traffic.of(seed).clipped.get(demand.name, 0) for seed in nominal.seeds)
+    return ClassPlan(
+        rate_per_s=demand.rate_per_s,
+        slo=slo,
+        requests=int(nominal.offered[c]),
+        attainment=nominal.attainment(c),
+        ci=nominal.interval(c),
+        holds=holds(question, nominal)[demand.name],
+        attainment_low=low.attainment(c),
+        ci_low=low.interval(c),
+        holds_low=holds(question, low)[demand.name],
+        **_latencies(nominal, demand.name, ""),
+        **_latencies(low, demand.name, "_low"),
+        clipped_share=clipped / float(nominal.offered[c]),
+        cdf={k: v.tolist() for k, v in nominal.cdf[demand.name].items()},
+        cdf_low={k: v.tolist() for k, v in low.cdf[demand.name].items()},
+    )
+
+
+def _latencies(evidence: Evidence, name: str, suffix: str) -> dict[str, dict[str, float]]:
+    return {f"{key}{suffix}": values for key, values in evidence.latency[name].items()}
