@@ -1,0 +1,278 @@
+"""Closed forms and published tables."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from infermix.catalog.query import find_chip, find_model
+from infermix.perf import comm, dataflow, model_cost, ops
+from infermix.perf.memory import activation_bytes, capacity_bytes, kv_blocks, kv_replication, kv_tokens_left
+from infermix.perf.table import compile_table, step_time_s, ttft_s
+from tests.perf.deployments import CAT, MODELS, deploy, scaled, with_efficiency
+
+
+@pytest.mark.parametrize(
+    ("experts", "active", "tokens", "touched"),
+    [
+        (256, 8, 1, 8.0),
+        (256, 8, 8, 57.4),
+        (256, 8, 32, 163.3),
+        (256, 8, 10_000, 256.0),
+        (8, 2, 2, 3.5),
+        (16, 16, 1, 16.0),
+        (128, 4, 0, 0.0),
+    ],
+)
+def test_experts_touched(experts: int, active: int, tokens: int, touched: float) -> None:
+    model = msgspec.structs.replace(find_model("minimax-m2.5"), experts=experts, active_experts=active)
+    assert model_cost.experts_touched(model, tokens) == pytest.approx(touched, abs=0.1)
+
+
+def test_experts_touched_is_the_mean_of_uniform_draws() -> None:
+    model, draw = find_model("gpt-oss-20b"), np.random.default_rng(7)
+    seen = [
+        len({e for _ in range(12) for e in draw.choice(model.experts, model.active_experts, replace=False)})
+        for _ in range(2000)
+    ]
+    assert model_cost.experts_touched(model, 12) == pytest.approx(np.mean(seen), abs=0.2)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameters_are_those_published(name: str) -> None:
+    """Norms and biases are left out: well below half a percent."""
+    model = find_model(name)
+    assert model_cost.parameters(model) == pytest.approx(model.params.value, rel=0.005)
+    if model.params_claimed is not None:
+        assert model_cost.parameters(model) == pytest.approx(model.params_claimed.value, rel=0.02)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_arithmetic_is_two_operations_for_every_active_parameter(name: str) -> None:
+    model = find_model(name)
+    active = model_cost.flop_per_token(model) / 2 + model_cost.head_weights(model)
+    assert active == pytest.approx(model.active_params.value, rel=0.002)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_kv_elements_are_those_of_the_catalogue(name: str) -> None:
+    model = find_model(name)
+    assert model.layers * model_cost.kv_bytes_per_layer(model, "int8") == model.kv_elements_per_token.value
+    assert model_cost.kv_bytes_per_layer(model, "bf16") == 2 * model_cost.kv_bytes_per_layer(model, "fp8")
+
+
+def test_published_sizes_of_models() -> None:
+    """Llama papers and the gpt-oss model card (table of parameters and checkpoint sizes)."""
+    assert model_cost.parameters(find_model("llama-3.1-8b")) == pytest.approx(8.03e9, rel=1e-3)
+    assert model_cost.parameters(find_model("llama-3.1-70b")) == pytest.approx(70.55e9, rel=1e-3)
+    assert model_cost.parameters(find_model("llama-3.1-405b")) == pytest.approx(405.85e9, rel=1e-3)
+    assert model_cost.parameters(find_model("mixtral-8x7b")) == pytest.approx(46.7e9, rel=1e-3)
+    assert model_cost.weight_bytes(find_model("gpt-oss-120b"), "mxfp4") == pytest.approx(60.8 * 2**30, rel=0.01)
+    assert model_cost.weight_bytes(find_model("gpt-oss-20b"), "mxfp4") == pytest.approx(12.8 * 2**30, rel=0.01)
+
+
+def test_mxfp4_is_for_experts_and_vocabulary_is_always_bf16() -> None:
+    dense, moe = find_model("llama-3.1-8b"), find_model("gpt-oss-120b")
+    assert model_cost.weight_bytes(dense, "mxfp4") == model_cost.weight_bytes(dense, "bf16")
+    assert model_cost.weight_bytes(moe, "mxfp4") < 0.3 * model_cost.weight_bytes(moe, "bf16")
+    for weights in ("mxfp4", "nvfp4", "fp8", "int4", "fp32"):
+        assert model_cost.bytes_per_weight(weights, "vocabulary") == 2
+    assert model_cost.bytes_per_weight("mxfp4", "experts") == 4 / 8 + 1 / 32
+    assert model_cost.bytes_per_weight("nvfp4", "attention") == 4 / 8 + 1 / 16
+
+
+def test_kv_of_one_token_and_of_one_long_context() -> None:
+    llama, oss = find_model("llama-3.1-70b"), find_model("gpt-oss-120b")
+    assert model_cost.kv_bytes_per_token(llama, "bf16") == 327_680
+    assert 100_000 * model_cost.kv_bytes_per_token(llama, "bf16") == pytest.approx(33e9, rel=0.01)
+    assert 100_000 * model_cost.kv_bytes_per_token(llama, "fp8") == pytest.approx(16e9, rel=0.03)
+    assert model_cost.full_layers(oss) == 18
+    windows = model_cost.kv_bytes_per_sequence(oss, "bf16")
+    assert windows == 18 * 128 * 2 * 8 * 64 * 2
+    assert 100_000 * model_cost.kv_bytes_per_token(oss, "bf16") + windows == pytest.approx(3.7e9, rel=0.01)
+    assert model_cost.kv_bytes_per_sequence(llama, "bf16") == 0
+
+
+@pytest.mark.parametrize(("use", "tokens"), [(0.8, 2_441), (0.9, 56_152)])
+def test_tokens_left_on_four_wafers_hang_steeply_on_memory_use(use: float, tokens: int) -> None:
+    """(4 x 44 GB x use - 140 GB) / 327,680 bytes."""
+    d = deploy("cs3", "llama-3.1-70b", stages=4)
+    d = with_efficiency(d, "memory_use", use / d.efficiency.figures["memory_use"].value)
+    assert capacity_bytes(d) == pytest.approx(4 * 44e9 * use)
+    left = (capacity_bytes(d) - 140e9) // model_cost.kv_bytes_per_token(d.model, "bf16")
+    assert left == (4 * 44e9 * use - 140e9) // 327_680 == tokens
+    more = model_cost.weight_bytes(d.model, "bf16") - 140e9
+    assert kv_tokens_left(d) == pytest.approx(tokens - more / 327_680, abs=1)
+    assert kv_blocks(d) == max(0, kv_tokens_left(d) // 16)
+    assert activation_bytes(d) == 0
+
+
+def test_tokens_left_on_an_h100_by_hand() -> None:
+    """80 GB x 0.9, less 16.06 GB of weights, 0.54 GB of activations and 0.13 GB of logits, over 131,072 bytes."""
+    d = deploy("h100-x1", "llama-3.1-8b")
+    weights = 2 * (32 * (4096 * 128 * (2 * 32 + 2 * 8) + 3 * 4096 * 14336) + 2 * 4096 * 128_256)
+    free = 72e9 - weights - 8 * 4096 * 2 * 8192 - 4 * 128_256 * 256
+    assert kv_tokens_left(d) == math.floor(free / 131_072)
+
+
+@pytest.mark.parametrize(
+    ("model", "tp", "copies"),
+    [("llama-3.1-70b", 1, 1), ("llama-3.1-70b", 8, 1), ("llama-3.1-70b", 64, 8), ("palm-540b", 4, 4)],
+)
+def test_kv_heads_are_stored_once_until_ranks_outnumber_them(model: str, tp: int, copies: int) -> None:
+    assert kv_replication(deploy("gb200-nvl72", model, tp=tp)) == copies
+
+
+@pytest.mark.parametrize(
+    ("chip", "seconds"),
+    [
+        ("wse3", 2.1e-6),
+        ("groq-lpu-v1", 2.9e-6),
+        ("groq3-lpu", 3.3e-6),
+        ("corsair", 13e-6),
+        ("bow-ipu", 14e-6),
+        ("northpole", 17e-6),
+    ],
+)
+def test_sram_is_swept_in_microseconds(chip: str, seconds: float) -> None:
+    sram, rate = find_chip(chip).sram_bytes, find_chip(chip).sram_bytes_per_s
+    assert sram is not None and rate is not None
+    assert sram.value / rate.value == pytest.approx(seconds, rel=0.03)
+
+
+def test_hbm_is_swept_in_milliseconds() -> None:
+    memory, rate = find_chip("h100-sxm").mem_bytes, find_chip("h100-sxm").mem_bytes_per_s
+    assert memory is not None and rate is not None
+    assert memory.value / rate.value == pytest.approx(23.9e-3, rel=0.002)
+
+
+PUBLISHED = [
+    ("cs3", "llama-3.1-8b", {"stages": 1}, 1837, 0.10),
+    ("groq-v1-rack", "llama-2-70b", {"stages": 9, "weights": "int8"}, 300, 0.15),
+    ("groq-v1-rack", "llama-3.1-8b", {"stages": 1, "weights": "int8"}, 751, 0.15),
+    ("groq-v1-rack", "llama-3.1-70b", {"stages": 9, "weights": "int8"}, 250, 0.15),
+    ("cs3", "gpt-oss-120b", {"stages": 2}, 1844, 0.10),
+    ("cs3", "llama-3.1-70b", {"stages": 4}, 450, 0.35),
+    ("groq-v1-rack", "gpt-oss-20b", {"stages": 2}, 1000, 0.40),
+    ("groq-v1-rack", "gpt-oss-120b", {"stages": 10}, 476, 0.40),
+]
+"""Tokens a second of single users, and how near the prediction has to come."""
+
+
+@pytest.mark.parametrize(("system", "model", "layout", "speed", "near"), PUBLISHED)
+def test_published_speeds_of_single_users(
+    system: str, model: str, layout: dict[str, Any], speed: float, near: float
+) -> None:
+    table = compile_table(deploy(system, model, **layout))
+    predicted = 1 / (table.decode_s[1] + table.per_seq_s + 1000 * table.kv_s)
+    assert predicted == pytest.approx(speed, rel=near)
+    assert table.low * predicted <= speed <= table.high * predicted
+
+
+def test_the_speed_of_a_wafer_is_about_1800_and_flat_up_to_its_layers() -> None:
+    table = compile_table(deploy("cs3", "llama-3.1-8b"))
+    assert 1 / table.latency_s == pytest.approx(1800, rel=0.10)
+    assert np.ptp(table.decode_s[1:33]) == 0
+    assert table.decode_s[64] > table.decode_s[32]
+    assert 32 / table.decode_s[32] == pytest.approx(32 / table.latency_s)
+
+
+def test_groq_runs_dense_models_at_24000_over_layers() -> None:
+    for model in ("llama-2-7b", "llama-2-13b", "llama-2-70b"):
+        d = deploy("groq-v1-rack", model, stages=9, weights="int8")
+        assert 1 / compile_table(d).latency_s == pytest.approx(24_000 / d.model.layers, rel=0.10)
+
+
+def test_reading_is_a_small_part_of_a_layer_in_sram() -> None:
+    """Weights of one layer over the bandwidth it owns: the rest is synchronisation and arithmetic."""
+    for system, layout in (("cs3", {"stages": 4}), ("groq-v1-rack", {"stages": 9, "weights": "int8"})):
+        d = deploy(system, "llama-2-70b", **layout)
+        fast = with_efficiency(d, "layer_s", 1.0)
+        rate = fast.chip.sram_bytes_per_s
+        assert rate is not None
+        chip = msgspec.structs.replace(fast.chip, sram_bytes_per_s=scaled(rate, 1e9))
+        unread = msgspec.structs.replace(fast, chip=chip)
+        one = np.ones(1)
+        share = 1 - dataflow.stage_s(unread, one)[0] / dataflow.stage_s(d, one)[0]
+        assert 0 < share < 0.15
+
+
+def test_all_reduce_by_hand() -> None:
+    chip, hopper = find_chip("h100-sxm"), CAT.efficiencies["hopper"]
+    moved = np.array([0.0, 1e6, 64e6])
+    assert comm.all_reduce_s(chip, hopper, 8, moved) == pytest.approx(3.1e-6 + 1.75 * moved / (1.042 * 450e9))
+    assert comm.all_reduce_s(chip, hopper, 2, moved) == pytest.approx(3.1e-6 + moved / (1.042 * 450e9))
+    assert not comm.all_reduce_s(chip, hopper, 1, moved).any()
+
+
+def test_gemm_by_hand() -> None:
+    """A small one is read, a large one computed: 4096 x 4096 in bf16 on an H100."""
+    chip, hopper = find_chip("h100-sxm"), CAT.efficiencies["hopper"]
+    peak, name = ops.peak_flop_per_s(chip, "bf16")
+    assert name == "bf16_flop_per_s"
+    assert peak == pytest.approx(989e12, rel=0.01)
+    one, many = ops.gemm_s(chip, hopper, "bf16", "bf16", np.array([1.0, 8192.0]), 4096, 4096)
+    assert one == pytest.approx(2.4e-6 + 2 * (4096**2 + 8192) / (0.75 * 3.35e12))
+    assert many == pytest.approx(2.4e-6 + 2 * 8192 * 4096**2 / (0.8 * peak))
+
+
+@pytest.mark.parametrize(
+    ("chip", "weights", "name"),
+    [
+        ("h100-sxm", "bf16", "bf16_flop_per_s"),
+        ("h100-sxm", "fp8", "fp8_flop_per_s"),
+        ("h100-sxm", "int8", "int8_op_per_s"),
+        ("h100-sxm", "mxfp4", "bf16_flop_per_s"),
+        ("h100-sxm", "nvfp4", "fp8_flop_per_s"),
+        ("h100-sxm", "int4", "bf16_flop_per_s"),
+        ("b200-sxm", "mxfp4", "fp8_flop_per_s"),
+        ("b200-sxm", "nvfp4", "fp4_flop_per_s"),
+        ("a100-80-sxm", "fp8", "bf16_flop_per_s"),
+        ("tpu-v3", "int8", "bf16_flop_per_s"),
+        ("groq3-lpu", "bf16", "fp8_flop_per_s"),
+        ("northpole", "bf16", "int8_op_per_s"),
+    ],
+)
+def test_units_that_multiply(chip: str, weights: str, name: str) -> None:
+    assert ops.peak_flop_per_s(find_chip(chip), weights)[1] == name
+
+
+def test_large_batches_of_the_70b_come_near_the_arithmetic_peak() -> None:
+    """A prompt of 8,192 tokens on 8 H200: between 40 % and 80 % of the bf16 peak in all."""
+    d = deploy("h200-x8", "llama-3.1-70b", tp=8)
+    table = compile_table(d)
+    flop = 8192 * model_cost.flop_per_token(d.model)
+    peak = 8 * ops.peak_flop_per_s(d.chip, "bf16")[0]
+    assert 0.4 < flop / peak / table.mixed_s[8192] < 0.8
+
+
+def test_decode_steps_are_the_table_and_its_linear_terms() -> None:
+    d = deploy("h200-x8", "llama-3.1-70b", tp=8, weights="fp8")
+    table, seqs, context = compile_table(d), np.array([1, 8, 64]), np.array([[100.0], [20_000.0]])
+    steps = step_time_s(d, decode_seqs=seqs, context_tokens=context)
+    assert steps.shape == (2, 3)
+    for i, tokens in enumerate((100, 20_000)):
+        for j, n in enumerate((1, 8, 64)):
+            expected = table.decode_s[n] + n * table.per_seq_s + n * tokens * table.kv_s
+            assert steps[i, j] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("system", "layout"), [("h200-x8", {"tp": 8}), ("cs3", {"stages": 8})])
+@pytest.mark.parametrize(("prompt", "cached"), [(1, 0), (300, 0), (512, 0), (1300, 0), (1300, 1000), (5000, 4999)])
+def test_time_to_first_token_is_that_of_the_chunks(
+    system: str, layout: dict[str, int], prompt: int, cached: int
+) -> None:
+    d = deploy(system, "llama-3.1-70b", max_batched_tokens=512, **layout)
+    table = compile_table(d)
+    seconds, at = cached * table.load_s, cached
+    while at < prompt:
+        chunk = min(512, prompt - at)
+        pairs = sum(position + 1 for position in range(at, at + chunk))
+        seconds += table.mixed_s[chunk] + table.per_seq_s + (at + chunk) * table.kv_s + pairs * table.pair_s
+        at += chunk
+    assert ttft_s(d, prompt, cached) == pytest.approx(seconds, rel=1e-12)
+    assert ttft_s(d, prompt + 1, cached) > ttft_s(d, prompt, cached)
