@@ -16,9 +16,9 @@ def round_robin(view: FleetView, ask: Ask) -> int:
 
 
 def wait_s(view: FleetView, ask: Ask, number: int) -> float:
-    """Modelled wait of the request at one instance."""
+    """Modelled wait before one instance turns to the request."""
     slots = int(view.max_num_seqs[number])
-    tokens = int(view.queued_tokens[number]) + ask.input_tokens - ask.cached_tokens
+    tokens = int(view.queued_tokens[number])
     over = max(0, int(view.inflight[number]) + 1 - slots)
     prefill = tokens * float(view.prefill_s_per_token[number])
     return prefill + over * ask.typical_output_tokens * float(view.step_s[number]) / slots
@@ -30,13 +30,14 @@ def _least_wait_of(view: FleetView, ask: Ask, choice: list[int]) -> int:
 
     def key(number: int) -> tuple[float, float, int]:
         load = int(view.inflight[number]) / int(view.max_num_seqs[number])
-        return wait_s(view, ask, number), load, number
+        turn = (number - ask.index) % len(view.pool)
+        return wait_s(view, ask, number), load, turn
 
     return min(choice, key=key)
 
 
 def least_wait(view: FleetView, ask: Ask) -> int:
-    """Least modelled wait; ties: least inflight / max_num_seqs, then the lowest number."""
+    """Least modelled wait; ties: least inflight / max_num_seqs, then the first from number index on."""
     return _least_wait_of(view, ask, _eligible(view))
 
 

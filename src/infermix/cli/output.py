@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +119,41 @@ def _digits(value: float) -> str:
 
 def _money(value: float) -> str:
     return f"{value:,.2f}" if math.isclose(value, round(value, 2), abs_tol=1e-9) else f"{value:,.4g}"
+
+
+def one_line(message: str) -> str:
+    """A message without line breaks.
+
+    >>> one_line("a\\n  b")
+    'a b'
+    """
+    return " ".join(message.split())
+
+
+@contextlib.contextmanager
+def phases(quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """A line on stderr that says what is being done; nothing when stderr is not a terminal."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda _: None
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda text: bar.update(task, description=text)
+
+
+@contextlib.contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr for work that can be counted; nothing when stderr is not a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

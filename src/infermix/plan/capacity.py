@@ -8,22 +8,26 @@ just holds.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
 from infermix.fleet import Pool
 from infermix.metrics.goodput import meets
 from infermix.plan.options import Option, queue_free_capacity, work_of
-from infermix.plan.question import Demand, scaled
+from infermix.plan.question import Demand, merged, scaled, thinned
 from infermix.sim.result import Run
 from infermix.sim.run import fleet_pool_spec, simulate_pools
 from infermix.workload.requests import Requests
 
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 """Pool sizes at which capacities are simulated; between them the smaller one counts."""
-BISECTIONS = 7
+BISECTIONS = 6
 WARM_UP = 0.15
 """Share of requests at the start that are not counted: the instances fill up."""
+LEAST = 5000
+HORIZON_S = 120.0
+"""A capacity is simulated for so many requests, and at least so long: a slight overload shows only after a while."""
 MARGIN = 0.2
 """Share of the allowed misses that capacities leave free."""
 
@@ -42,7 +46,9 @@ class Capacities:
     def per_instance(self, option: Option, demand: Demand, size: int) -> float:
         """Requests a second and instance that a pool of ``size`` holds; optimistic until simulated."""
         key = (option.name, demand.name, size)
-        return self._known.get(key) or queue_free_capacity(option.table, option.deployment.max_num_seqs, work_of(demand))
+        if key in self._known:
+            return self._known[key]
+        return queue_free_capacity(option.table, option.deployment.max_num_seqs, work_of(demand))
 
     def best_known(self, option: Option, demand: Demand) -> float:
         """The highest simulated capacity per instance over pool sizes; optimistic if none was simulated."""
@@ -58,30 +64,71 @@ class Capacities:
     def simulate(self, option: Option, demand: Demand, size: int) -> float:
         """Find the capacity by bisection between nothing and the optimistic bound."""
         bound = queue_free_capacity(option.table, option.deployment.max_num_seqs, work_of(demand))
-        found = max(_bisect(option, demand, size, bound * size) / size, 1e-9 * bound)
+        found = _bisect(lambda rate: _holds_alone(option, demand, size, rate), bound * size) / size
         with self._lock:
             self._known[(option.name, demand.name, size)] = found
         return found
 
 
-def _bisect(option: Option, demand: Demand, size: int, bound: float) -> float:
-    sample = _head(demand.sample, min(len(demand.sample), 2000 + 150 * size))
-    own_rate = len(sample) / float(sample.arrival_s[-1] or 1.0)
-    wanted = 1.0 - (1.0 - MARGIN) * (1.0 - demand.cls.slo.attainment)
+def mix_factor(option: Option, demands: list[Demand], rates: dict[str, float], size: int) -> float:
+    """How much of a proposed mix of classes a pool holds: 1 when all of it, by simulation.
+
+    Long prompts of one class share steps with another one's tight TPOT, so capacities of single classes do
+    not simply add up.
+    """
+    if _holds_mix(option, demands, rates, size, 1.0):
+        return 1.0
+    return _bisect(lambda factor: _holds_mix(option, demands, rates, size, factor), 1.0)
+
+
+def _bisect(holds: Callable[[float], bool], bound: float) -> float:
+    """Largest load that holds, between nothing and the bound; 0 when none was found."""
     low, high = 0.0, bound
     for step in range(BISECTIONS):
-        rate = 0.7 * high if step == 0 else 0.5 * (low + high)
-        if _attainment(option, demand, size, scaled(sample, rate / own_rate)) >= wanted:
-            low = rate
+        load = 0.7 * high if step == 0 else 0.5 * (low + high)
+        if holds(load):
+            low = load
         else:
-            high = rate
+            high = load
     return low
 
 
-def _attainment(option: Option, demand: Demand, size: int, requests: Requests) -> float:
+def _holds_alone(option: Option, demand: Demand, size: int, rate: float) -> bool:
+    sample = thinned(demand.sample, max(LEAST, int(rate * HORIZON_S)))
+    requests = scaled(sample, rate / _own_rate(sample))
+    good = good_requests(_run(option, size, requests), demand)
+    return float(good[int(WARM_UP * len(requests)) :].mean()) >= _wanted(demand)
+
+
+def _holds_mix(option: Option, demands: list[Demand], rates: dict[str, float], size: int, factor: float) -> bool:
+    horizon = max(HORIZON_S, max(LEAST / (rates[d.name] * factor) for d in demands))
+    horizon = min(horizon, min(len(d.sample) / (rates[d.name] * factor) for d in demands))
+    parts = []
+    for demand in demands:
+        rate = rates[demand.name] * factor
+        sample = thinned(demand.sample, max(1, int(rate * horizon)))
+        parts.append(scaled(sample, rate / _own_rate(sample)))
+    requests = merged(parts)
+    run = _run(option, size, requests)
+    counted = requests.arrival_s >= WARM_UP * horizon
+    for c, demand in enumerate(demands):
+        mine = counted & (requests.class_id == c)
+        if mine.any() and good_requests(run, demand)[mine].mean() < _wanted(demand):
+            return False
+    return True
+
+
+def _run(option: Option, size: int, requests: Requests) -> Run:
     pool = Pool(name="pool", deployment=option.deployment, instances=size)
-    run = simulate_pools(requests, [fleet_pool_spec(pool, requests, option.table)], "least_wait")
-    return float(good_requests(run, demand)[int(WARM_UP * len(requests)) :].mean())
+    return simulate_pools(requests, [fleet_pool_spec(pool, requests, option.table)], "least_wait")
+
+
+def _wanted(demand: Demand) -> float:
+    return 1.0 - (1.0 - MARGIN) * (1.0 - demand.cls.slo.attainment)
+
+
+def _own_rate(requests: Requests) -> float:
+    return len(requests) / float(requests.arrival_s[-1] or 1.0)
 
 
 def good_requests(run: Run, demand: Demand) -> np.ndarray:
@@ -90,8 +137,3 @@ def good_requests(run: Run, demand: Demand) -> np.ndarray:
     return meets(demand.cls.slo, run.ttft_s, run.tpot_s, run.e2e_s, uncached)
 
 
-def _head(requests: Requests, n: int) -> Requests:
-    from dataclasses import fields, replace
-
-    columns = {f.name: getattr(requests, f.name)[:n] for f in fields(requests) if isinstance(getattr(requests, f.name), np.ndarray)}
-    return replace(requests, **columns)

@@ -18,7 +18,7 @@ from infermix.plan.question import Question
 from infermix.plan.result import FigureUse, FrontierPoint, Limit, SingleChip, Why
 from infermix.plan.solve import Planner, choose, lower_bound, replanned
 
-FRONTIER = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+FRONTIER = (0.4, 0.6, 1.0, 2.0, 4.0, 8.0)
 """Promised TPOT of the strictest class, as multiples of the study's."""
 
 

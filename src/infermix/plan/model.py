@@ -209,9 +209,10 @@ def power_w(column: Column) -> float:
     return watts
 
 
-def solve(program: Program) -> Solution | None:
-    """Least cost; None when the program is infeasible."""
+def solve(program: Program, gap: float = 1e-3) -> Solution | None:
+    """Least cost to a relative gap; None when the program is infeasible."""
     h = program.solver
+    h.setOptionValue("mip_rel_gap", gap)
     h.minimize(_sum(_costs(program)) + TIE_BREAK_USD * _sum(program.instances))
     if h.getModelStatus() != highspy.HighsModelStatus.kOptimal:
         return None
@@ -241,6 +242,6 @@ def _sum(terms: list[Any]) -> Any:
 def _solver() -> highspy.Highs:
     h = highspy.Highs()
     h.silent()
-    for option, value in (("threads", 1), ("random_seed", 0), ("mip_rel_gap", 5e-4)):
+    for option, value in (("threads", 1), ("random_seed", 0)):
         h.setOptionValue(option, value)
     return h

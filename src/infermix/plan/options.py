@@ -23,8 +23,8 @@ CHUNKS = (2048, 8192)
 BATCH_CAPS = (8, 16, 32, 64, 128, 256)
 REPLICA_GROWTH = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 """Replicas of SRAM machines are tried at these multiples of the fewest systems that hold the model."""
-KEPT = 2
-KEPT_REPLICAS = 4
+KEPT = 1
+KEPT_REPLICAS = 3
 """Options, and replica sizes, kept of each system for each class."""
 
 

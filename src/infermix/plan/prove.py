@@ -63,11 +63,11 @@ def prove(planner: Planner, traffic: Traffic, progress: Progress | None = None, 
         if solution is None:
             return None
         fleet, rounds = fleet_of(question, solution), rounds + 1
-        missed = _first_look(question, traffic, fleet)
+        missed, evidence = _missed(question, traffic, fleet, seeds_of(question))
         if not missed or rounds >= MENDS:
             break
         say(f"proof {rounds}: {', '.join(missed)} missed, capacities derated")
-        _derate(planner, traffic, fleet, solution, missed)
+        _derate(planner, evidence, fleet, solution, missed)
     removals: list[dict[str, object]] = []
     if thin and not missed:
         fleet, removals = _thin(question, traffic, fleet, say)
@@ -95,53 +95,39 @@ def _option_of(solution: Solution, pool: Pool) -> Option:
     return next(c.column.option for c in solution.choices if c.column.option.deployment is pool.deployment)
 
 
-def _first_look(question: Question, traffic: Traffic, fleet: Fleet) -> list[str]:
-    """Classes and limits that are missed: on one seed first, and on all of them if that one holds."""
+def breaks(question: Question, traffic: Traffic, fleet: Fleet) -> list[str]:
+    """Classes and limits that a fleet misses: on one seed first, and on all of them if that one holds."""
     seeds = seeds_of(question)
-    for some in dict.fromkeys((seeds[:1], seeds)):
-        missed = _missed(question, traffic, fleet, some)
-        if missed:
-            return missed
-    return []
+    return _missed(question, traffic, fleet, seeds[:1])[0] or _missed(question, traffic, fleet, seeds)[0]
 
 
-def _missed(question: Question, traffic: Traffic, fleet: Fleet, seeds: tuple[int, ...]) -> list[str]:
-    names = set(question.class_names)
-    served = {name for pool in fleet.pools for name in (pool.serves or names)}
-    if served != names:
-        return sorted(names - served)
+def _missed(question: Question, traffic: Traffic, fleet: Fleet, seeds: tuple[int, ...]) -> tuple[list[str], Evidence]:
+    """(what is missed, the evidence): at the speeds that the study asks for, then at nominal ones."""
     missed: list[str] = []
     for speed in dict.fromkeys((question.speed, "nominal")):
         evidence = gather(question, traffic, fleet, seeds, speed)
-        missed += [name for name, held in holds(question, evidence).items() if not held and name not in missed]
+        missed = [name for name, held in holds(question, evidence).items() if not held]
         if speed == "nominal":
             missed += broken_limits(question, fleet, evidence)
         if missed:
             break
-    return missed
+    return missed, evidence
 
 
-def _derate(planner: Planner, traffic: Traffic, fleet: Fleet, solution: Solution, missed: list[str]) -> None:
-    """Take capacity off the pools in which a class missed; raise least shares that were missed."""
-    question = planner.question
-    evidence = gather(question, traffic, fleet, seeds_of(question)[:1], question.speed)
-    for c, demand in enumerate(question.demands):
-        if demand.name not in missed:
-            continue
-        for p, pool in enumerate(fleet.pools):
-            offered = evidence.pool_offered[c, p]
-            short = demand.cls.slo.attainment - (evidence.pool_met[c, p] / offered if offered else 1.0)
-            if short > -0.1 * (1 - demand.cls.slo.attainment):
-                factor = 0.985 if short < 0.005 else 0.96 if short < 0.03 else 0.9
-                _derate_pool(planner, _option_of(solution, pool), factor)
+def _derate(planner: Planner, evidence: Evidence, fleet: Fleet, solution: Solution, missed: list[str]) -> None:
+    """Take capacity off the pools in which a class missed, more the more it missed; raise least shares that were missed."""
+    for p, pool in enumerate(fleet.pools):
+        factor = 1.0
+        for c, demand in enumerate(planner.question.demands):
+            offered, allowed = evidence.pool_offered[c, p], 1.0 - demand.cls.slo.attainment
+            if demand.name in missed and offered:
+                misses = 1.0 - evidence.pool_met[c, p] / offered
+                if misses > 0.9 * allowed:
+                    factor = min(factor, max(0.75, min(0.985, (allowed / misses) ** 0.2)))
+        if factor < 1.0:
+            planner.take_off(_option_of(solution, pool), factor)
     if any(name.startswith("limits.min_share") for name in missed):
         planner.share_margin += 0.005
-
-
-def _derate_pool(planner: Planner, option: Option, factor: float) -> None:
-    for demand in planner.question.demands:
-        key = (option.name, demand.name)
-        planner.derate[key] = planner.derate.get(key, 1.0) * factor
 
 
 def _thin(question: Question, traffic: Traffic, fleet: Fleet, say: Progress) -> tuple[Fleet, list[dict[str, object]]]:
@@ -171,11 +157,19 @@ def _smaller(question: Question, traffic: Traffic, fleet: Fleet, p: int) -> tupl
     spare = (pool.instances - 1) % per_system + 1
     broken: list[str] = []
     for fewer in dict.fromkeys((spare, 1)):
+        if fewer == pool.instances and _alone(fleet, p):
+            broken = _alone(fleet, p)
+            continue
         candidate = without(fleet, p, fewer)
-        broken = _first_look(question, traffic, candidate)
+        broken = breaks(question, traffic, candidate)
         if not broken:
             return candidate, []
     return None, broken
+
+
+def _alone(fleet: Fleet, p: int) -> list[str]:
+    """Classes that only pool p serves."""
+    return [name for name in fleet.pools[p].serves if all(name not in q.serves for i, q in enumerate(fleet.pools) if i != p)]
 
 
 def without(fleet: Fleet, p: int, fewer: int) -> Fleet:

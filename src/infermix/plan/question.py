@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,7 +20,7 @@ from infermix.workload.arrivals import Drawn, draw
 from infermix.workload.classes import TrafficClass
 from infermix.workload.requests import Requests
 
-SAMPLE = 20_000
+SAMPLE = 60_000
 """Requests of each class from which mean work is taken."""
 
 
@@ -47,9 +47,9 @@ class Demand:
 
     @cached_property
     def some_lengths(self) -> tuple[Floats, Floats, Floats]:
-        """The same of every fifth request, for checks that many options go through."""
+        """The same of every fifteenth request, for checks that many options go through."""
         inputs, cached, outputs = self.lengths
-        return inputs[::5], cached[::5], outputs[::5]
+        return inputs[::15], cached[::15], outputs[::15]
 
     @cached_property
     def lengths(self) -> tuple[Floats, Floats, Floats]:
@@ -180,3 +180,26 @@ def _check_names(study: Study) -> None:
 def scaled(requests: Requests, rate_factor: float) -> Requests:
     """The same requests, offered ``rate_factor`` times as fast: same luck, other load."""
     return replace(requests, arrival_s=np.asarray(requests.arrival_s) / rate_factor)
+
+
+def thinned(requests: Requests, n: int) -> Requests:
+    """About n requests spread evenly over the sample, at the sample's rate: the mix of sessions stays."""
+    stride = max(1, len(requests) // max(1, n))
+    return scaled(_columnwise(requests, lambda column: column[::stride]), float(stride))
+
+
+def merged(parts: list[Requests]) -> Requests:
+    """Requests of several classes in order of arrival; class c is the c-th part."""
+    order = np.argsort(np.concatenate([p.arrival_s for p in parts]), kind="stable")
+    columns = {
+        f.name: np.concatenate([getattr(p, f.name) for p in parts])[order]
+        for f in fields(Requests)
+        if isinstance(getattr(parts[0], f.name), np.ndarray)
+    }
+    columns["class_id"] = np.repeat(np.arange(len(parts), dtype=np.int16), [len(p) for p in parts])[order]
+    return Requests(class_names=tuple(p.class_names[0] for p in parts), **columns)
+
+
+def _columnwise(requests: Requests, change: Callable[[np.ndarray], np.ndarray]) -> Requests:
+    columns = {f.name: change(getattr(requests, f.name)) for f in fields(requests) if isinstance(getattr(requests, f.name), np.ndarray)}
+    return replace(requests, **columns)

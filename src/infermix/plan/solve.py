@@ -12,15 +12,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import msgspec
+
 from infermix.errors import NoAnswer
 from infermix.plan import model
-from infermix.plan.capacity import SIZES, Capacities
+from infermix.plan.capacity import SIZES, Capacities, mix_factor
 from infermix.plan.model import Column, Solution
 from infermix.plan.options import Option, all_options, queue_free_capacity, refuse, shortlist, work_of
+from infermix.plan.problem import Limits
 from infermix.plan.question import Demand, Question
 
 ROUNDS = 60
 THREADS = 2
+ROUGH = 0.01
+"""Relative gap at which the program is solved while capacities are still being found."""
 Progress = Callable[[str], None]
 
 
@@ -38,7 +43,11 @@ class Planner:
     """(option, class) → factor on its simulated capacity, below 1 after a proof that failed."""
     share_margin: float = 0.0
     """Added to least shares of tokens, relatively, after a proof that missed one."""
+    gap: float = 2e-3
+    """Relative gap to which the final program is solved."""
     allowed: dict[tuple[str, str], bool] = field(default_factory=dict)
+    mixes: dict[tuple[object, ...], float] = field(default_factory=dict)
+    """(option, instances, rates) → how much of the mix it holds."""
 
     def narrowed(self, question: Question) -> Planner:
         """A planner for a narrower or relaxed question that shares what was simulated."""
@@ -53,7 +62,18 @@ class Planner:
             derate=dict(self.derate),
             share_margin=self.share_margin,
             allowed=self.allowed,
+            mixes=self.mixes,
         )
+
+    def capacity(self, option: Option, demand: Demand, size: int) -> float:
+        """Requests a second and instance, after what proofs and mixes took off."""
+        return self.capacities.per_instance(option, demand, size) * self.derate.get((option.name, demand.name), 1.0)
+
+    def take_off(self, option: Option, factor: float) -> None:
+        """Derate an option for every class."""
+        for demand in self.question.demands:
+            key = (option.name, demand.name)
+            self.derate[key] = self.derate.get(key, 1.0) * factor
 
     def may_serve(self, option: Option, demand: Demand) -> bool:
         """Whether an option can hold a class's promise alone and idle."""
@@ -73,37 +93,40 @@ def make_planner(question: Question) -> Planner:
 def replanned(planner: Planner, question: Question, keep: list[str]) -> Planner:
     """A planner for the same market and other promises; capacities of the classes in ``keep`` stay known."""
     short, reasons = shortlist(question, planner.options)
-    return Planner(question, planner.options, short, reasons, planner.misfits, planner.capacities.copy_of_classes(keep))
+    known = {option.name for option in short}
+    short += [option for option in planner.short if option.name not in known]
+    return Planner(question, planner.options, short, reasons, planner.misfits, planner.capacities.copy_of_classes(keep), gap=ROUGH)
 
 
 def choose(planner: Planner, progress: Progress | None = None) -> Solution | None:
     """Optimum over the shortlist with simulated capacities; None when the limits conflict."""
+    gap = ROUGH
     for round_number in range(ROUNDS):
-        solution = solve_once(planner)
+        solution = solve_once(planner, gap)
         if solution is None:
             return None
         wanted = _not_simulated(planner, solution)
-        if not wanted:
-            return solution
-        if progress is not None:
+        if not wanted and _mixes_hold(planner, solution):
+            if gap <= planner.gap:
+                return solution
+            gap = planner.gap
+        if progress is not None and wanted:
             progress(f"capacities, round {round_number + 1}: {len(wanted)} simulated")
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(lambda job: planner.capacities.simulate(*job), wanted))
     raise NoAnswer(f"capacities did not settle in {ROUNDS} rounds")
 
 
-def solve_once(planner: Planner) -> Solution | None:
+def solve_once(planner: Planner, gap: float) -> Solution | None:
     """The program with what is known now."""
     question = planner.question
     if planner.share_margin:
         shares = {k: min(1.0, v * (1 + planner.share_margin)) for k, v in question.limits.min_share_output_tokens.items()}
         question = question.with_limits(_with_shares(question, shares))
-    return model.solve(model.build(question, _columns(planner)))
+    return model.solve(model.build(question, _columns(planner)), gap)
 
 
-def _with_shares(question: Question, shares: dict[str, float]):  # type: ignore[no-untyped-def]
-    import msgspec
-
+def _with_shares(question: Question, shares: dict[str, float]) -> Limits:
     return msgspec.structs.replace(question.limits, min_share_output_tokens=shares)
 
 
@@ -117,10 +140,10 @@ def _columns(planner: Planner) -> list[Column]:
         for least, beyond in zip(SIZES, (*SIZES[1:], SIZES[-1] * 4), strict=True):
             if least > top:
                 break
-            capacity = {
-                d.name: planner.capacities.per_instance(option, d, least) * planner.derate.get((option.name, d.name), 1.0) for d in classes
-            }
-            columns.append(Column(option, least, beyond - 1, capacity))
+            capacity = {d.name: planner.capacity(option, d, least) for d in classes}
+            useful = {name: rate for name, rate in capacity.items() if rate > 0.0}
+            if useful:
+                columns.append(Column(option, least, beyond - 1, useful))
     return columns
 
 
@@ -128,6 +151,23 @@ def _most_instances(option: Option, classes: list[Demand]) -> int:
     """Pool sizes beyond twice what the whole demand takes, queue-free, are of no use."""
     need = sum(d.rate_per_s / queue_free_capacity(option.table, option.deployment.max_num_seqs, work_of(d)) for d in classes)
     return int(2 * need) + 2
+
+
+def _mixes_hold(planner: Planner, solution: Solution) -> bool:
+    """Simulate the pools that serve several classes; derate those that do not hold their mix."""
+    held = True
+    for choice in solution.choices:
+        option = choice.column.option
+        demands = [d for d in planner.question.demands if d.name in choice.rates]
+        if len(demands) < 2:
+            continue
+        key = (option.name, choice.instances, tuple(round(r, 6) for r in choice.rates.values()))
+        if key not in planner.mixes:
+            planner.mixes[key] = mix_factor(option, demands, choice.rates, choice.instances)
+        if planner.mixes[key] < 1.0:
+            planner.take_off(option, max(0.3, planner.mixes[key]))
+            held = False
+    return held
 
 
 def _not_simulated(planner: Planner, solution: Solution) -> list[tuple[Option, Demand, int]]:

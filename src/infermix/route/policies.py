@@ -34,7 +34,10 @@ def round_robin(view: FleetView, ask: Ask) -> int:
 def _least_wait_in(view: FleetView, ask: Ask, pool: int) -> int:
     """Least modelled wait among the eligible instances of a pool (-1: of all pools)."""
     best, best_wait, best_load = -1, np.inf, np.inf
-    for j in range(len(view.pool)):
+    count = len(view.pool)
+    start = ask.index % count
+    for k in range(count):
+        j = start + k if start + k < count else start + k - count
         if not view.eligible[j] or (pool >= 0 and view.pool[j] != pool):
             continue
         wait = wait_s(view, ask, j)
@@ -48,7 +51,7 @@ def _least_wait_in(view: FleetView, ask: Ask, pool: int) -> int:
 
 @kernel
 def least_wait(view: FleetView, ask: Ask) -> int:
-    """The instance that would begin to answer first; ties go to the emptier batch, then to the lower number."""
+    """The instance that would begin to answer first; ties go to the emptier batch, then in turn by the number of the request."""
     return _least_wait_in(view, ask, -1)
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from infermix.jit import kernel
+from infermix.jit import inline, kernel
 from infermix.sim import heap
 from infermix.sim.kv import blocks_for, blocks_of_steps, steps_that_fit
 from infermix.sim.state import COMPLETED, IDLE, JUMP, MIXED, NONE, STARTED
 from infermix.sim.step import decode_jump_s, decode_step_s
 
 
-@kernel
+@inline
 def enqueue(state: Any, j: int, i: int, now_s: float) -> None:
     """Request i joins the end of instance j's queue."""
     instance = state.instances[j]
@@ -35,14 +35,20 @@ def enqueue(state: Any, j: int, i: int, now_s: float) -> None:
         state.next_s[j] = now_s
 
 
-@kernel
+@inline
 def start(state: Any, j: int) -> None:
     """Schedule what instance j does from ``next_s`` on, or leave it idle."""
     instance = state.instances[j]
     pool = state.pools[instance.pool]
     instance.start_s = state.next_s[j]
     instance.chunks = 0
-    preempted = _grow_running(state, j)
+    phase = instance.iteration % pool.block_tokens
+    wanted = state.phases[j, phase]
+    preempted = wanted > instance.free_blocks
+    if preempted:
+        _grow_scarce(state, j, phase)
+    else:
+        instance.free_blocks -= wanted
     budget = pool.max_batched_tokens - instance.decoding
     instance.chunk_kv = 0
     instance.chunk_pairs = 0
@@ -63,7 +69,7 @@ def start(state: Any, j: int) -> None:
         state.next_s[j] = np.inf
 
 
-@kernel
+@inline
 def _plan_mixed(state: Any, j: int) -> None:
     instance = state.instances[j]
     pool = state.pools[instance.pool]
@@ -79,7 +85,7 @@ def _plan_mixed(state: Any, j: int) -> None:
     state.next_s[j] = instance.start_s + seconds
 
 
-@kernel
+@inline
 def _plan_jump(state: Any, j: int) -> None:
     instance = state.instances[j]
     pool = state.pools[instance.pool]
@@ -91,7 +97,7 @@ def _plan_jump(state: Any, j: int) -> None:
     plan_steps(state, j, 1 + after_first)
 
 
-@kernel
+@inline
 def plan_steps(state: Any, j: int, k: int) -> None:
     """Let the jump of instance j last k steps."""
     instance = state.instances[j]
@@ -102,15 +108,9 @@ def plan_steps(state: Any, j: int, k: int) -> None:
 
 
 @kernel
-def _grow_running(state: Any, j: int) -> bool:
-    """Phase 1: every decoding sequence that enters a new block gets one; True if that took preemptions."""
+def _grow_scarce(state: Any, j: int, phase: int) -> None:
+    """Phase 1 when blocks run out: sequences that enter a new block get one in order, at the cost of the last admitted."""
     instance = state.instances[j]
-    pool = state.pools[instance.pool]
-    phase = instance.iteration % pool.block_tokens
-    wanted = state.phases[j, phase]
-    if wanted <= instance.free_blocks:
-        instance.free_blocks -= wanted
-        return False
     slot = instance.head
     while slot != NONE:
         row = state.slots[j, slot]
@@ -124,7 +124,6 @@ def _grow_running(state: Any, j: int) -> bool:
                 break
             instance.free_blocks -= 1
         slot = row.next
-    return True
 
 
 @kernel
@@ -155,7 +154,7 @@ def _preempt(state: Any, j: int, slot: int) -> None:
     instance.queued_tokens += state.requests[i].input + state.requests[i].generated - state.requests[i].cached - queued
 
 
-@kernel
+@inline
 def _admit(state: Any, j: int, budget: int) -> None:
     """Phase 2: first in, first out, while budget, slots and blocks last."""
     instance = state.instances[j]
@@ -180,7 +179,7 @@ def _admit(state: Any, j: int, budget: int) -> None:
         budget -= _take_chunk(state, j, slot, budget)
 
 
-@kernel
+@inline
 def _take_chunk(state: Any, j: int, slot: int, budget: int) -> int:
     instance = state.instances[j]
     row = state.slots[j, slot]
@@ -194,7 +193,7 @@ def _take_chunk(state: Any, j: int, slot: int, budget: int) -> int:
     return m
 
 
-@kernel
+@inline
 def _join(state: Any, j: int, i: int) -> int:
     """Request i takes a free slot at the end of the running list."""
     instance = state.instances[j]
@@ -215,7 +214,7 @@ def _join(state: Any, j: int, i: int) -> int:
     return slot
 
 
-@kernel
+@inline
 def _leave(state: Any, j: int, slot: int) -> None:
     """The slot leaves the running list."""
     instance = state.instances[j]
@@ -233,7 +232,7 @@ def _leave(state: Any, j: int, slot: int) -> None:
     instance.running -= 1
 
 
-@kernel
+@inline
 def finish(state: Any, j: int) -> None:
     """What instance j was doing ends at ``next_s``; it may start anew at that moment."""
     instance = state.instances[j]
@@ -256,7 +255,7 @@ def finish(state: Any, j: int) -> None:
         state.next_s[j] = np.inf
 
 
-@kernel
+@inline
 def count_steps(instance: Any, k: int) -> None:
     """Every decoding sequence has k tokens more."""
     instance.iteration += k
@@ -266,7 +265,7 @@ def count_steps(instance: Any, k: int) -> None:
     instance.kv_tokens += k * instance.decoding
 
 
-@kernel
+@inline
 def _complete(state: Any, j: int, slot: int) -> None:
     """A decoding sequence has all its tokens."""
     instance = state.instances[j]
@@ -278,7 +277,7 @@ def _complete(state: Any, j: int, slot: int) -> None:
     _release(state, j, slot, row.base + instance.iteration - 1)
 
 
-@kernel
+@inline
 def _release(state: Any, j: int, slot: int, held_tokens: int) -> None:
     instance = state.instances[j]
     i = state.slots[j, slot].request
@@ -290,7 +289,7 @@ def _release(state: Any, j: int, slot: int, held_tokens: int) -> None:
     instance.context_tokens -= state.requests[i].input
 
 
-@kernel
+@inline
 def _end_chunk(state: Any, j: int, slot: int) -> None:
     """A chunk was read; a prompt that is complete yields one token at once."""
     instance = state.instances[j]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from infermix import jit
-from infermix.jit import kernel
+from infermix.jit import inline, kernel
 from infermix.route.view import Ask, FleetView
 from infermix.sim.batch import count_steps, enqueue, finish, plan_steps, start
 from infermix.sim.kv import blocks_for, blocks_of_steps
@@ -41,7 +41,7 @@ def cut_jump(state: Any, j: int, now_s: float) -> None:
         plan_steps(state, j, k)
 
 
-@kernel
+@inline
 def mark_eligible(state: Any, i: int) -> bool:
     """Set the mask of instances that may take request i; False if there is none."""
     found = False
@@ -57,7 +57,7 @@ def mark_eligible(state: Any, i: int) -> bool:
     return found
 
 
-@kernel
+@inline
 def hand_over(state: Any, view: Any, i: int, j: int) -> None:
     """Instance j takes request i, or refuses one that it could never finish."""
     instance = state.instances[j]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from infermix.jit import kernel
+from infermix.jit import inline, kernel
 
 
-@kernel
+@inline
 def blocks_for(tokens: int, block_tokens: int) -> int:
     """Blocks that hold so many tokens."""
     return (tokens + block_tokens - 1) // block_tokens
@@ -20,9 +20,14 @@ def blocks_for(tokens: int, block_tokens: int) -> int:
 @kernel
 def blocks_of_steps(phases: Any, block_tokens: int, decoding: int, first: int, k: int) -> int:
     """Blocks taken in the k steps from iteration ``first`` on."""
-    total = decoding * (k // block_tokens)
-    for i in range(first, first + k % block_tokens):
-        total += phases[i % block_tokens]
+    cycles = k // block_tokens
+    phase = first % block_tokens
+    total = decoding * cycles
+    for _ in range(k - cycles * block_tokens):
+        total += phases[phase]
+        phase += 1
+        if phase == block_tokens:
+            phase = 0
     return total
 
 
@@ -31,12 +36,14 @@ def steps_that_fit(phases: Any, block_tokens: int, decoding: int, first: int, fr
     """How many of ``most`` steps from iteration ``first`` on find their blocks among ``free``."""
     if decoding == 0 or decoding * (most // block_tokens + 1) <= free:
         return most
-    k = (free // decoding) * block_tokens
-    left = free - decoding * (free // decoding)
-    while k < most:
-        need = phases[(first + k) % block_tokens]
-        if need > left:
-            break
-        left -= need
+    cycles = free // decoding
+    left = free - decoding * cycles
+    k = cycles * block_tokens
+    phase = first % block_tokens
+    while k < most and phases[phase] <= left:
+        left -= phases[phase]
         k += 1
+        phase += 1
+        if phase == block_tokens:
+            phase = 0
     return min(k, most)

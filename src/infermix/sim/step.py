@@ -5,16 +5,16 @@ from __future__ import annotations
 from math import ceil, sqrt
 from typing import Any
 
-from infermix.jit import kernel
+from infermix.jit import inline, kernel
 
 
-@kernel
+@inline
 def decode_step_s(pool: Any, base_s: float, decoding: int, kv_tokens: int) -> float:
     """Seconds of one step in which ``decoding`` sequences yield a token each."""
     return base_s + pool.per_seq_s * decoding + pool.kv_s * kv_tokens
 
 
-@kernel
+@inline
 def decode_jump_s(pool: Any, base_s: float, decoding: int, kv_tokens: int, k: int) -> float:
     """Seconds of k decode steps in a row: every step reads ``decoding`` KV tokens more than the last."""
     one = decode_step_s(pool, base_s, decoding, kv_tokens)

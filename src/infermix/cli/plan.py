@@ -1,0 +1,38 @@
+"""``infermix plan``: what to buy."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from infermix.cli.output import console_out, one_line_errors, phases, write_json
+from infermix.errors import NoAnswer
+
+
+@click.command("plan")
+@click.argument("study", type=click.Path(dir_okay=False))
+@click.option("--report", "report_path", metavar="FILE.html", help="Write the plan as one HTML page.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the plan as JSON (- for stdout).")
+def plan(study: str, report_path: str | None, json_path: str | None) -> None:
+    """Find the cheapest fleet that keeps every promise of STUDY within its limits, and prove it by simulation.
+
+    Exits with 1 when the question is infeasible or the plan could not be proved.
+    """
+    with one_line_errors():
+        from infermix.report.tables import print_plan
+        from infermix.study import plan as make
+        from infermix.study import report
+
+        with phases() as say:
+            made = make(study, progress=say)
+        if json_path:
+            write_json(json_path, made)
+        print_plan(made, console_out(json_path == "-"))
+        if report_path:
+            report(made, report_path)
+            click.echo(f"report: {report_path}", err=True)
+        if made.status == "not_proved":
+            missed = [name for name, c in made.classes.items() if not c.holds]
+            raise NoAnswer(f"not proved: {', '.join(missed) or 'a limit'} missed after {made.rounds} rounds of mending")
+    sys.stdout.flush()
