@@ -34,14 +34,24 @@ MEAN_LENGTH = 0.9
 
 def rows(path: str) -> pl.DataFrame:
     """Rows that the fit may use, numbers parsed."""
-    number = [pl.col(c).cast(pl.Float64, strict=False) for c in ("value", "batch_or_concurrency", "input_len", "output_len", "tp", "dp", "pp")]
+    number = [
+        pl.col(c).cast(pl.Float64, strict=False)
+        for c in ("value", "batch_or_concurrency", "input_len", "output_len", "tp", "dp", "pp")
+    ]
     return (
         pl.read_csv(path, infer_schema_length=None)
         .with_columns(number)
         .filter(pl.col("metric") == "tpot_ms", pl.col("quality").is_in(["A", "B"]), pl.col("spec_decode") == "no")
         .filter(pl.col("chip").is_in(list(CHIPS)), pl.col("model").is_in(list(MODELS)))
-        .filter(pl.col("tp").is_not_null(), pl.col("dp").fill_null(1) == 1, pl.col("pp").fill_null(1) == 1, pl.col("ep").cast(pl.Float64, strict=False).fill_null(1) == 1)
-        .filter(pl.col("batch_or_concurrency").is_not_null(), pl.col("input_len").is_not_null(), pl.col("output_len") > 16)
+        .filter(
+            pl.col("tp").is_not_null(),
+            pl.col("dp").fill_null(1) == 1,
+            pl.col("pp").fill_null(1) == 1,
+            pl.col("ep").cast(pl.Float64, strict=False).fill_null(1) == 1,
+        )
+        .filter(
+            pl.col("batch_or_concurrency").is_not_null(), pl.col("input_len").is_not_null(), pl.col("output_len") > 16
+        )
         .filter(~pl.col("scenario").str.contains("disagg"), ~pl.col("framework").str.contains("2023"))
     )
 
@@ -54,7 +64,8 @@ def deployment(row: dict[str, object]) -> Deployment:
     weights = {"fp8_block": "fp8", None: "bf16"}.get(row["weight_dtype"], row["weight_dtype"])  # type: ignore[call-overload]
     kv = "fp8" if str(row["kv_dtype"]).startswith("fp8") else "bf16"
     return Deployment(
-        model=cat.models[MODELS[str(row["model"])]], system=system, chip=chip, efficiency=cat.efficiencies[chip.efficiency],
+        model=cat.models[MODELS[str(row["model"])]], system=system, chip=chip,
+        efficiency=cat.efficiencies[chip.efficiency],
         tp=int(row["tp"]), weights=str(weights), kv=kv, max_num_seqs=1024,  # type: ignore[call-overload]
     )  # fmt: skip
 
@@ -62,11 +73,18 @@ def deployment(row: dict[str, object]) -> Deployment:
 def predict_s(row: dict[str, float], d: Deployment) -> float:
     """Time per output token in a closed loop: a decode step, and the other clients' prompts in between."""
     table = compile_table(d)
-    clients, prompt, output = row["batch_or_concurrency"], MEAN_LENGTH * row["input_len"], MEAN_LENGTH * row["output_len"]
+    clients, prompt, output = (
+        row["batch_or_concurrency"],
+        MEAN_LENGTH * row["input_len"],
+        MEAN_LENGTH * row["output_len"],
+    )
     batch = min(1024, max(1, round(clients)))
     step = table.decode_s[batch] + batch * (table.per_seq_s + table.kv_s * (prompt + output / 2))
     chunk = min(prompt, 8192)
-    prefill = prompt * (table.mixed_s[8192] / 8192 if clients > 4 else table.mixed_s[int(chunk)] / chunk) + table.pair_s * prompt**2 / 2
+    prefill = (
+        prompt * (table.mixed_s[8192] / 8192 if clients > 4 else table.mixed_s[int(chunk)] / chunk)
+        + table.pair_s * prompt**2 / 2
+    )
     return float(step + prefill * (clients - 1) / output)
 
 
@@ -97,7 +115,12 @@ def fit(family: str, data: list[dict[str, object]]) -> None:
     cells = [(r["chip"], r["model"]) for r, _ in pairs]
     measured = np.array([float(r["value"]) for r, _ in pairs]) * 1e-3  # type: ignore[arg-type]
     base = np.array([predict_s(r, with_overheads(d, 0, 0, 0)) for r, d in pairs])  # type: ignore[arg-type]
-    steps = np.array([1 + MEAN_LENGTH * r["input_len"] / 8192 * (r["batch_or_concurrency"] - 1) / (MEAN_LENGTH * r["output_len"]) for r, _ in pairs])  # type: ignore[operator]
+    steps = np.array(
+        [
+            1 + MEAN_LENGTH * r["input_len"] / 8192 * (r["batch_or_concurrency"] - 1) / (MEAN_LENGTH * r["output_len"])
+            for r, _ in pairs
+        ]
+    )  # type: ignore[operator]
     layers = np.array([d.model.layers for _, d in pairs])
     moe = np.array([d.model.moe_layers if d.model.experts else 0 for _, d in pairs])
     best = (np.inf, 0.0, 0.0, 0.0)
@@ -108,11 +131,17 @@ def fit(family: str, data: list[dict[str, object]]) -> None:
             best = (error, layer_us, moe_us, host_us)
     logs = np.log((base + steps * 1e-6 * (layers * best[1] + moe * best[2] + best[3])) / measured)
     low, high = np.quantile(np.exp(logs), [0.05, 0.95])
-    print(f"{family}: layer {best[1]} us, MoE layer {best[2]} us, host {best[3]} us; {len(pairs)} rows, {len(set(cells))} cells")
+    print(
+        f"{family}: layer {best[1]} us, MoE layer {best[2]} us, host {best[3]} us; "
+        f"{len(pairs)} rows, {len(set(cells))} cells"
+    )
     print(f"  median |ln| over cells {best[0]:.3f}; measured/predicted speed 5-95 %: {low:.2f}-{high:.2f}")
     for name in sorted(set(cells), key=str):
         mine = logs[[c == name for c in cells]]
-        print(f"  {name[0]:10s} {name[1]:16s} n {len(mine):4d}  median ln(pred/meas) {np.median(mine):+.2f}  |ln| {np.median(np.abs(mine)):.2f}")
+        print(
+            f"  {name[0]:10s} {name[1]:16s} n {len(mine):4d}  "
+            f"median ln(pred/meas) {np.median(mine):+.2f}  |ln| {np.median(np.abs(mine)):.2f}"
+        )
 
 
 if __name__ == "__main__":

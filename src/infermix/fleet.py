@@ -27,7 +27,9 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     def systems(self) -> int:
         """Whole systems that the instances take."""
         d = self.deployment
-        return self.instances * d.systems_per_instance if d.is_pipeline else -(-self.instances // d.instances_per_system)
+        return (
+            self.instances * d.systems_per_instance if d.is_pipeline else -(-self.instances // d.instances_per_system)
+        )
 
 
 class Fleet(msgspec.Struct, frozen=True):
@@ -72,15 +74,21 @@ def make_deployment(catalog: Catalog, row: PoolRow, model: str, where: str) -> D
     system = find_system(row.system, catalog)
     chip = catalog.chips[system.chip]
     if not chip.efficiency:
-        raise InputError(f"{chip.id} has no step-time model", where=where, value=row.system, allowed="a chip of a known family")
+        raise InputError(
+            f"{chip.id} has no step-time model", where=where, value=row.system, allowed="a chip of a known family"
+        )
     efficiency = catalog.efficiencies[chip.efficiency]
     for name, value in (("pp", row.pp), ("ep", row.ep)):
         if value not in (None, 1):
             raise InputError(f"{name} above 1 is not modelled yet", where=where, value=value, allowed="1")
     if row.spec is not None:
-        raise InputError("speculative decoding is not modelled yet", where=where, value=row.spec, allowed="leave spec out")
+        raise InputError(
+            "speculative decoding is not modelled yet", where=where, value=row.spec, allowed="leave spec out"
+        )
     if row.role != "both":
-        raise InputError("pools for prefill or decode alone are not simulated yet", where=where, value=row.role, allowed="both")
+        raise InputError(
+            "pools for prefill or decode alone are not simulated yet", where=where, value=row.role, allowed="both"
+        )
     found = find_model(row.model or model, catalog)
     pipeline = efficiency.machine == "pipeline"
     return Deployment(
@@ -99,7 +107,9 @@ def make_deployment(catalog: Catalog, row: PoolRow, model: str, where: str) -> D
     )
 
 
-def make_fleet(catalog: Catalog, rows: Mapping[str, PoolRow], model: str, classes: tuple[str, ...], where: str) -> Fleet:
+def make_fleet(
+    catalog: Catalog, rows: Mapping[str, PoolRow], model: str, classes: tuple[str, ...], where: str
+) -> Fleet:
     """A fleet from rows by pool name.
 
     Raises
@@ -114,6 +124,19 @@ def make_fleet(catalog: Catalog, rows: Mapping[str, PoolRow], model: str, classe
             raise InputError("instances must be 1 or more", where=here, value=row.instances)
         for served in row.serves:
             if served not in classes:
-                raise InputError("unknown class in serves", where=here, value=served, allowed=", ".join(classes), mend=near_miss(served, classes))
-        pools.append(Pool(name=name, deployment=make_deployment(catalog, row, model, here), instances=row.instances, serves=row.serves))
+                raise InputError(
+                    "unknown class in serves",
+                    where=here,
+                    value=served,
+                    allowed=", ".join(classes),
+                    mend=near_miss(served, classes),
+                )
+        pools.append(
+            Pool(
+                name=name,
+                deployment=make_deployment(catalog, row, model, here),
+                instances=row.instances,
+                serves=row.serves,
+            )
+        )
     return Fleet(tuple(pools))

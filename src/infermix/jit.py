@@ -26,7 +26,6 @@ if ENABLED:
         ENABLED = False
 
 
-
 def _cache_folder() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256()
@@ -71,4 +70,5 @@ def compiled(function: F, result: str, *arguments: Any, cache: bool = True) -> F
     if not ENABLED:
         return function
     signature = getattr(numba.types, result)(*arguments)
-    return numba.njit([signature], **{**_OPTIONS, "cache": cache})(function)
+    compiled_now: F = numba.njit([signature], **{**_OPTIONS, "cache": cache})(function)
+    return compiled_now

@@ -22,9 +22,7 @@ def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def u01(
-    seed: int, stream: int, index: int | npt.NDArray[np.integer]
-) -> npt.NDArray[np.float64]:
+def u01(seed: int, stream: int, index: int | npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     """Uniform numbers in the open interval (0, 1), one for each index.
 
     Parameters

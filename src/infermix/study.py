@@ -80,8 +80,11 @@ def simulate(
         raise InputError("requests must be 1 or more", value=requests)
     minimum = 0 if requests is not None else opened.prove.requests_per_class
     drawn = offered(opened, model, seed=first, requests=requests, min_per_class=minimum)
-    runs = {s: _run(opened, used, drawn, s, first, policy, progress) for s in (("nominal", "low") if wanted == "both" else (wanted,))}
-    return summarise(opened, facts, used, drawn, runs, seed=first, policy=policy or opened.simulate.policy)
+    runs = {
+        s: _run(opened, used, drawn, s, first, policy, progress)
+        for s in (("nominal", "low") if wanted == "both" else (wanted,))
+    }
+    return summarise(opened, used, drawn, runs, seed=first, policy=policy or opened.simulate.policy)
 
 
 def _opened(study: str | Path | Study) -> Study:
@@ -89,11 +92,19 @@ def _opened(study: str | Path | Study) -> Study:
 
 
 def _run(
-    study: Study, fleet: Fleet, drawn: Drawn, speed: str, seed: int, policy: str | None, progress: Callable[[int, int], None] | None
+    study: Study,
+    fleet: Fleet,
+    drawn: Drawn,
+    speed: str,
+    seed: int,
+    policy: str | None,
+    progress: Callable[[int, int], None] | None,
 ) -> Run:
     from infermix.sim.run import simulate_fleet
 
-    return simulate_fleet(fleet, drawn.requests, policy or study.simulate.policy, speed=speed, seed=seed, progress=progress)
+    return simulate_fleet(
+        fleet, drawn.requests, policy or study.simulate.policy, speed=speed, seed=seed, progress=progress
+    )
 
 
 def _fleet(study: Study, facts: Catalog, fleet: str | Path | Fleet | None, instances: int | None) -> tuple[Fleet, bool]:
@@ -120,7 +131,9 @@ def _read_rows(path: Path) -> tuple[dict[str, PoolRow], bool]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise InputError("cannot be read", where=str(path), allowed="a plan.json, or a TOML with [fleet.NAME] tables") from None
+        raise InputError(
+            "cannot be read", where=str(path), allowed="a plan.json, or a TOML with [fleet.NAME] tables"
+        ) from None
     if path.suffix == ".json":
         try:
             raw = msgspec.json.decode(text)
@@ -146,11 +159,14 @@ def _plan_rows(rows: list[Any], where: str) -> dict[str, PoolRow]:
 
 
 def summarise(
-    study: Study, facts: Catalog, fleet: Fleet, drawn: Drawn, runs: dict[str, Run], *, seed: int, policy: str
+    study: Study, fleet: Fleet, drawn: Drawn, runs: dict[str, Run], *, seed: int, policy: str
 ) -> dict[str, Any]:
     """What a simulation found, in the keys of the command line; times and pools are of the first run."""
     run = next(iter(runs.values()))
-    counts = {name: int((run.status == code).sum()) for name, code in (("completed", COMPLETED), ("refused", REFUSED), ("unfinished", UNFINISHED))}
+    counts = {
+        name: int((run.status == code).sum())
+        for name, code in (("completed", COMPLETED), ("refused", REFUSED), ("unfinished", UNFINISHED))
+    }
     classes = {name: _class_row(study, runs, c, name) for c, name in enumerate(run.requests.class_names)}
     required = "low" if "low" in runs and study.prove.speeds == "low" else next(iter(runs))
     key = "attainment_low" if required == "low" and "nominal" in runs else "attainment"
@@ -168,7 +184,7 @@ def summarise(
         "pools": {pool.name: _pool_row(fleet, run, p) for p, pool in enumerate(fleet.pools)},
         "clipped": {name: n for name, n in drawn.clipped.items() if n},
         "promises_kept": all(row[key] >= row["promised"] for row in classes.values()),
-        "usd_per_mtok": _usd_per_mtok(study, facts, fleet, run),
+        "usd_per_mtok": _usd_per_mtok(study, fleet, run),
     }
 
 
@@ -201,16 +217,22 @@ def _pool_row(fleet: Fleet, run: Run, p: int) -> dict[str, Any]:
         "batch": float(run.seq_steps[mine].sum() / steps) if steps else 0.0,
         "kv_peak": float(run.kv_peak_blocks[mine].max() / blocks),
         "preemptions": int(run.preemptions[mine].sum()),
-        "tokens": {"input": int(run.requests.input_tokens[done].sum()), "output": int(run.requests.output_tokens[done].sum())},
+        "tokens": {
+            "input": int(run.requests.input_tokens[done].sum()),
+            "output": int(run.requests.output_tokens[done].sum()),
+        },
     }
 
 
-def _usd_per_mtok(study: Study, facts: Catalog, fleet: Fleet, run: Run) -> dict[str, float] | None:
-    """Cost of a million tokens if all is laid on input, on output, or on both; None without prices on the study's basis."""
+def _usd_per_mtok(study: Study, fleet: Fleet, run: Run) -> dict[str, float] | None:
+    """Cost of a million tokens laid on input, on output, or on both; None without prices on the study's basis."""
     prices = study.market.prices if study.market else {}
     try:
         hourly = sum(
-            p.systems * hourly_price(p.deployment.system, study.cost_basis, study.cost, prices.get(p.deployment.system.id)).usd_per_hour
+            p.systems
+            * hourly_price(
+                p.deployment.system, study.cost_basis, study.cost, prices.get(p.deployment.system.id)
+            ).usd_per_hour
             for p in fleet.pools
         )
     except InfermixError:

@@ -88,7 +88,7 @@ def test_every_number_of_a_chip_is_there_in_si() -> None:
         for column, (field, scale) in CHIP.items():
             cell = row[column]
             if (chip.id, column) == ("wse3", "rent_usd_h_typ"):
-                field = "operator_cost_usd_per_hour"
+                field = "operator_cost_usd_per_hour"  # noqa: PLW2901
             item: Figure | None = getattr(chip, field)
             if not cell:
                 assert item is None, (chip.id, field)

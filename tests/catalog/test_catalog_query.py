@@ -94,7 +94,11 @@ def test_an_own_chip_needs_little(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("mem_bytes_per_s", "mem_byte_per_s", r"chip: mem_byte_per_s: unknown key; got 6\.4; did you mean 'mem_bytes_per_s'"),
+        (
+            "mem_bytes_per_s",
+            "mem_byte_per_s",
+            r"chip: mem_byte_per_s: unknown key; got 6\.4; did you mean 'mem_bytes_per_s'",
+        ),
         ('unit = "GB"', 'unit = "GBs"', r"mem_bytes\.unit: unknown unit; got 'GBs'.*did you mean 'GB/?s?'"),
         ('unit = "GB"', 'unit = "TB/s"', r"mem_bytes\.unit: unit of the wrong kind; got 'TB/s'; allowed: GB"),
         ("value = 192", "valu = 192", r"mem_bytes: valu: unknown key; got 192; did you mean 'value'"),

@@ -29,7 +29,7 @@ def by_all_counters(view: FleetView, ask: Ask) -> int:
             continue
         mixed = 1 + 3 * view.inflight[j] + 5 * view.waiting[j] + 11 * view.running[j] + 17 * view.queued_tokens[j]
         mixed += 23 * view.context_tokens[j] + 31 * view.max_num_seqs[j] + 41 * j + 43 * view.role[j]
-        mixed += 47 * ask.index + 53 * ask.class_id + 59 * ask.model_id + 61 * ask.session + 67 * ask.priority
+        mixed += 47 * ask.number + 53 * ask.class_id + 59 * ask.model_id + 61 * ask.session + 67 * ask.priority
         mixed += 71 * ask.input_tokens + 73 * ask.cached_tokens
         for pool in range(view.share.shape[1]):
             mixed += (79 + 2 * pool) * view.sent[ask.class_id, pool]

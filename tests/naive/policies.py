@@ -12,7 +12,7 @@ def _eligible(view: FleetView) -> list[int]:
 def round_robin(view: FleetView, ask: Ask) -> int:
     """The k-th eligible instance, k = index modulo their number."""
     choice = _eligible(view)
-    return choice[ask.index % len(choice)] if choice else -1
+    return choice[ask.number % len(choice)] if choice else -1
 
 
 def wait_s(view: FleetView, ask: Ask, number: int) -> float:
@@ -30,7 +30,7 @@ def _least_wait_of(view: FleetView, ask: Ask, choice: list[int]) -> int:
 
     def key(number: int) -> tuple[float, float, int]:
         load = int(view.inflight[number]) / int(view.max_num_seqs[number])
-        turn = (number - ask.index) % len(view.pool)
+        turn = (number - ask.number) % len(view.pool)
         return wait_s(view, ask, number), load, turn
 
     return min(choice, key=key)

@@ -403,13 +403,13 @@ def simulate(
             else:
                 arrive(table[number])
                 touched.add(table[number].instance)
-        for one in instances:
+        for one in instances if now_s < until_s else ():
             if one.step is None and one.start_step():
                 heapq.heappush(events, (now_s + one.step_s, STEP_ENDS, one.number))
                 assert one.number in touched, "idle with work until now"
             if one.number in touched:
                 one.check()
-    if not events:
+    if not events and clock < until_s:
         for one in instances:
             one.check_end()
         assert all(request.status != UNFINISHED for request in table)

@@ -156,7 +156,7 @@ def _by_file(kind: str, folder: Traversable, type_: type[R]) -> Shelf[R]:
 
 
 def _whole(kind: str, load: Callable[[], dict[str, R]]) -> Shelf[R]:
-    return Shelf(kind, lambda: load(), lambda id_: load()[id_])
+    return Shelf(kind, load, lambda id_: load()[id_])
 
 
 def _systems(folder: Traversable) -> dict[str, System]:

@@ -34,7 +34,7 @@ def record(type_: type[R], raw: Raw, where: str) -> R:
     check_keys(raw, type_.__struct_fields__, where)
     cooked = {key: _field(key, item, where) for key, item in raw.items()}
     if isinstance(figures := cooked.get("figures"), dict):
-        cooked["figures"] = {key: _figure(key, item, f"{where}: figures.{key}") for key, item in figures.items()}
+        cooked["figures"] = {key: _figure(item, f"{where}: figures.{key}") for key, item in figures.items()}
     return convert(type_, cooked, where)
 
 
@@ -60,7 +60,7 @@ def check_keys(raw: Raw, known: tuple[str, ...], where: str) -> None:
 def _field(key: str, item: Any, where: str) -> Any:
     if key not in SI_UNITS:
         return item
-    figure = _figure(key, item, f"{where}: {key}")
+    figure = _figure(item, f"{where}: {key}")
     if figure["unit"] != SI_UNITS[key]:
         raise InputError(
             "unit of the wrong kind",
@@ -71,7 +71,7 @@ def _field(key: str, item: Any, where: str) -> Any:
     return figure
 
 
-def _figure(key: str, item: Any, where: str) -> Raw:
+def _figure(item: Any, where: str) -> Raw:
     """A figure table in SI; shape, source and range are checked, the rest is left to msgspec."""
     if not isinstance(item, dict):
         raise InputError("a figure must be a table", where=where, value=item, mend=_FIGURE_SHAPE)

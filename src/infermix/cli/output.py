@@ -122,9 +122,9 @@ def _money(value: float) -> str:
 
 
 def one_line(message: str) -> str:
-    """A message without line breaks.
+    r"""A message without line breaks.
 
-    >>> one_line("a\\n  b")
+    >>> one_line("a\n  b")
     'a b'
     """
     return " ".join(message.split())
@@ -150,7 +150,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr for work that can be counted; nothing when stderr is not a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda done, total: None
+        yield lambda _done, _total: None
         return
     from rich.progress import Progress
 

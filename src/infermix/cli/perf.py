@@ -27,14 +27,21 @@ from infermix.perf.predict import Prediction, predict
 @click.option("--input", "input_tokens", type=int, default=1000, show_default=True, help="Prompt length [tokens].")
 @click.option("--output", "output_tokens", type=int, default=200, show_default=True, help="Answer length [tokens].")
 @click.option("--json", "json_path", metavar="FILE", help="Write the result as JSON (- for stdout).")
-def perf(model: str, system: str, json_path: str | None, batch: int, input_tokens: int, output_tokens: int, **layout: Any) -> None:
+def perf(
+    model: str, system: str, json_path: str | None, batch: int, input_tokens: int, output_tokens: int, **layout: Any
+) -> None:
     """Predict TTFT, TPOT and throughput of MODEL on SYSTEM, with the interval and what bounds it."""
     with one_line_errors():
         for name, value in (("--batch", batch), ("--input", input_tokens), ("--output", output_tokens)):
             if value < 1:
                 raise InputError("must be 1 or more", where=name, value=value)
         row = PoolRow(system=system, instances=1, max_num_seqs=max(256, batch), **layout)
-        found = predict(make_deployment(catalog(), row, model, "perf"), batch=batch, input_tokens=input_tokens, output_tokens=output_tokens)
+        found = predict(
+            make_deployment(catalog(), row, model, "perf"),
+            batch=batch,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+        )
         if json_path:
             write_json(json_path, {"model": model, "system": system, **msgspec.to_builtins(found)})
         if not found.fits:
@@ -46,7 +53,12 @@ def _table(model: str, system: str, found: Prediction) -> Table:
     table = Table(title=f"{model} on {system}, {found.chips} chips", title_justify="left")
     for heading in ("", "nominal", "low", "high"):
         table.add_column(heading, justify="left" if not heading else "right")
-    rows = (("TTFT, unloaded", "ttft_s", 1e3, "ms"), ("TPOT", "tpot_s", 1e3, "ms"), ("output of one user", "tokens_per_s_user", 1, "tokens/s"), ("output of the batch", "tokens_per_s", 1, "tokens/s"))  # fmt: skip
+    rows = (
+        ("TTFT, unloaded", "ttft_s", 1e3, "ms"),
+        ("TPOT", "tpot_s", 1e3, "ms"),
+        ("output of one user", "tokens_per_s_user", 1, "tokens/s"),
+        ("output of the batch", "tokens_per_s", 1, "tokens/s"),
+    )
     for label, key, scale, unit in rows:
         values = (getattr(found, key), found.low[key], found.high[key])
         table.add_row(label, *(f"{v * scale:,.4g} {unit}" for v in values))

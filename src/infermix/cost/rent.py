@@ -66,11 +66,17 @@ def _to_rent(system: System, terms: Terms) -> HourlyPrice:
 
 
 def _to_own(system: System, terms: Terms) -> HourlyPrice:
-    if system.capital_usd is None and system.operator_cost_usd_per_hour is None and system.rent_usd_per_hour is not None:
+    if (
+        system.capital_usd is None
+        and system.operator_cost_usd_per_hour is None
+        and system.rent_usd_per_hour is not None
+    ):
         if terms.gross_margin is None:
             raise _refusal(system, "own", "cost.gross_margin")
         cost = system.rent_usd_per_hour.value * (1.0 - terms.gross_margin)
-        return HourlyPrice(cost, f"own (from rent less {terms.gross_margin:.0%})", (f"systems/{system.id}/rent_usd_per_hour",))
+        return HourlyPrice(
+            cost, f"own (from rent less {terms.gross_margin:.0%})", (f"systems/{system.id}/rent_usd_per_hour",)
+        )
     return _own_cost(system, terms, "own")
 
 
@@ -80,7 +86,9 @@ def _own_cost(system: System, terms: Terms, basis: CostBasis) -> HourlyPrice:
         return HourlyPrice(system.operator_cost_usd_per_hour.value, "operator's cost", (figure,))
     if system.capital_usd is None:
         raise InputError(
-            "no price in the catalogue", where=f"market.systems {system.id}", mend=f"state one: [market.prices] {system.id} = USD per hour"
+            "no price in the catalogue",
+            where=f"market.systems {system.id}",
+            mend=f"state one: [market.prices] {system.id} = USD per hour",
         )
     if terms.life_years is None or terms.usd_per_kwh is None:
         raise _refusal(system, basis, "cost.life_years and cost.usd_per_kwh")
@@ -91,7 +99,9 @@ def _from_capital(system: System, capital: Figure, terms: Terms, life_years: flo
     paid_back = annuity_usd_per_hour(capital.value, life_years, terms.finance_rate)
     power = energy_usd_per_hour(facility_w(system, terms.pue), usd_per_kwh)
     cost = (paid_back * (1 + terms.hosting) + power) / terms.utilisation
-    return HourlyPrice(cost, f"capital over {life_years:g} years", (f"systems/{system.id}/capital_usd", f"systems/{system.id}/power_w"))
+    return HourlyPrice(
+        cost, f"capital over {life_years:g} years", (f"systems/{system.id}/capital_usd", f"systems/{system.id}/power_w")
+    )
 
 
 def _refusal(system: System, basis: str, terms: str) -> InputError:

@@ -83,7 +83,9 @@ def _weight_bytes_read(d: Deployment, microbatch: Floats) -> Floats:
     """Bytes of one (mean) layer's weights that a microbatch reads."""
     model, (dense, moe) = d.model, model_cost.layer_counts(d.model)
     total = model.layers * model_cost.attention_weights(model) * model_cost.bytes_per_weight(d.weights, "attention")
-    total = total + dense * model_cost.dense_mlp_weights(model, model.ffn) * model_cost.bytes_per_weight(d.weights, "mlp")
+    total = total + dense * model_cost.dense_mlp_weights(model, model.ffn) * model_cost.bytes_per_weight(
+        d.weights, "mlp"
+    )
     per_layer = total / model.layers + 0.0 * microbatch
     if moe:
         routed = model_cost.experts_touched(model, microbatch) * model_cost.expert_weights(model)

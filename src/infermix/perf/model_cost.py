@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from infermix.arrays import Floats
 from infermix.catalog.records import Model
 from infermix.perf.deployment import BYTES_PER_KV, BYTES_PER_WEIGHT
 
@@ -104,12 +107,13 @@ def kv_bytes_per_sequence(model: Model, kv: str) -> float:
     return (model.layers - full_layers(model)) * model.sliding_window * kv_bytes_per_layer(model, kv)
 
 
-def experts_touched(model: Model, tokens: float) -> float:
+def experts_touched(model: Model, tokens: Floats) -> Floats:
     """Expected number of experts that T tokens reach with top-k of E under uniform routing: E (1 - (1 - k/E)^T).
 
     Example: 256 experts, top-8, 8 tokens touch about 57.
     """
-    return model.experts * (1.0 - (1.0 - model.active_experts / model.experts) ** tokens)
+    missed = (1.0 - model.active_experts / model.experts) ** np.asarray(tokens, dtype=np.float64)
+    return np.asarray(model.experts * (1.0 - missed))
 
 
 def flop_per_token(model: Model) -> float:

@@ -27,13 +27,23 @@ def peak_flop_per_s(chip: Chip, weights: str) -> tuple[float, str]:
         figure = getattr(chip, name)
         if figure is not None:
             return figure.value, name
-    raise InputError("no peak arithmetic rate is known", where=f"chips/{chip.id}", allowed="a chip with a published peak")
+    raise InputError(
+        "no peak arithmetic rate is known", where=f"chips/{chip.id}", allowed="a chip with a published peak"
+    )
 
 
 def gemm_s(
-    chip: Chip, efficiency: Efficiency, weights: str, stored: str, tokens: Floats, rows: float, columns: float, *, matrices: Floats | float = 1.0
+    chip: Chip,
+    efficiency: Efficiency,
+    weights: str,
+    stored: str,
+    tokens: Floats,
+    rows: float,
+    columns: float,
+    *,
+    matrices: Floats | float = 1.0,
 ) -> Floats:
-    """Seconds to multiply ``tokens`` rows by ``matrices`` weight matrices of ``rows x columns`` (tokens are shared among them).
+    """Seconds to multiply ``tokens`` rows by ``matrices`` weight matrices of ``rows x columns``, which share the tokens.
 
     ``weights`` rules the arithmetic, ``stored`` the bytes.
     """
@@ -43,4 +53,6 @@ def gemm_s(
     assert chip.mem_bytes_per_s is not None
     arithmetic = 2.0 * tokens * rows * columns / (reached * peak)
     moved = matrices * rows * columns * BYTES_PER_WEIGHT[stored] + tokens * (rows + columns) * ACTIVATION_BYTES
-    return np.maximum(arithmetic, moved / (f["gemm_bytes"].value * chip.mem_bytes_per_s.value)) + f["gemm_floor_s"].value
+    return (
+        np.maximum(arithmetic, moved / (f["gemm_bytes"].value * chip.mem_bytes_per_s.value)) + f["gemm_floor_s"].value
+    )

@@ -45,7 +45,9 @@ def predict(deployment: Deployment, *, batch: int, input_tokens: int, output_tok
     try:
         table = compile_table(d)
         if batch * (input_tokens + output_tokens) > table.blocks * table.block_tokens:
-            raise NoAnswer(f"{batch} contexts of {input_tokens + output_tokens:,} tokens exceed the {left:,} KV tokens left")
+            raise NoAnswer(
+                f"{batch} contexts of {input_tokens + output_tokens:,} tokens exceed the {left:,} KV tokens left"
+            )
     except NoAnswer as fault:
         return _unfit(d, left, str(fault))
     step = _step_s(table, batch, context)
@@ -71,7 +73,12 @@ def _step_s(table: StepTable, batch: int, context: float) -> float:
 
 
 def _speeds(step: float, first: float, batch: int, speed: float) -> dict[str, float]:
-    return {"ttft_s": first / speed, "tpot_s": step / speed, "tokens_per_s": batch * speed / step, "tokens_per_s_user": speed / step}
+    return {
+        "ttft_s": first / speed,
+        "tpot_s": step / speed,
+        "tokens_per_s": batch * speed / step,
+        "tokens_per_s_user": speed / step,
+    }
 
 
 def _bound(table: StepTable, batch: int, context: float) -> str:
@@ -82,7 +89,9 @@ def _bound(table: StepTable, batch: int, context: float) -> str:
 
 def _confidence(d: Deployment) -> str:
     figure = d.efficiency.figures["speed"]
-    basis = {"derived": "fitted on this family", "unverified": "no measurement of this family was fitted"}.get(figure.kind, figure.kind)
+    basis = {"derived": "fitted on this family", "unverified": "no measurement of this family was fitted"}.get(
+        figure.kind, figure.kind
+    )
     return f"{basis}; concurrency unvalidated" if d.is_pipeline else basis
 
 

@@ -48,7 +48,9 @@ def per_seq_s(d: Deployment) -> float:
     """Seconds for each sequence in the step: logits, and the windows of sliding layers [s]."""
     f = d.efficiency.figures
     assert d.chip.mem_bytes_per_s is not None
-    logits = 2.0 * d.model.hidden * d.model.vocab / d.tp / (f["gemm_flop"].value * ops.peak_flop_per_s(d.chip, "bf16")[0])
+    logits = (
+        2.0 * d.model.hidden * d.model.vocab / d.tp / (f["gemm_flop"].value * ops.peak_flop_per_s(d.chip, "bf16")[0])
+    )
     windows = model_cost.kv_bytes_per_sequence(d.model, d.kv) * kv_replication(d) / d.tp
     return (logits + windows / (f["attention_bytes"].value * d.chip.mem_bytes_per_s.value)) / d.dp
 
@@ -80,7 +82,9 @@ def _attention_gemms_s(d: Deployment, tokens: Floats) -> Floats:
 
 def _dense_mlp_s(d: Deployment, tokens: Floats, width: float) -> Floats:
     stored = "bf16" if d.weights == "mxfp4" else d.weights
-    up = ops.gemm_s(d.chip, d.efficiency, stored, stored, tokens, d.model.hidden, (2 if d.model.gated_mlp else 1) * width / d.tp)
+    up = ops.gemm_s(
+        d.chip, d.efficiency, stored, stored, tokens, d.model.hidden, (2 if d.model.gated_mlp else 1) * width / d.tp
+    )
     down = ops.gemm_s(d.chip, d.efficiency, stored, stored, tokens, width / d.tp, d.model.hidden)
     return up + down
 
@@ -90,7 +94,16 @@ def _moe_s(d: Deployment, tokens: Floats) -> Floats:
     touched = model_cost.experts_touched(model, tokens)
     copies = tokens * model.active_experts
     width = model.expert_ffn / d.tp
-    up = ops.gemm_s(d.chip, d.efficiency, d.weights, d.weights, copies, model.hidden, (2 if model.gated_mlp else 1) * width, matrices=touched)
+    up = ops.gemm_s(
+        d.chip,
+        d.efficiency,
+        d.weights,
+        d.weights,
+        copies,
+        model.hidden,
+        (2 if model.gated_mlp else 1) * width,
+        matrices=touched,
+    )
     down = ops.gemm_s(d.chip, d.efficiency, d.weights, d.weights, copies, width, model.hidden, matrices=touched)
     router = ops.gemm_s(d.chip, d.efficiency, "bf16", "bf16", tokens, model.hidden, model.experts)
     shared = _dense_mlp_s(d, tokens, model.shared_experts * model.shared_expert_ffn) if model.shared_experts else 0.0

@@ -10,8 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-import numpy as np
-
+from infermix.arrays import Bools
 from infermix.fleet import Pool
 from infermix.metrics.goodput import meets
 from infermix.plan.options import Option, queue_free_capacity, work_of
@@ -101,8 +100,8 @@ def _holds_alone(option: Option, demand: Demand, size: int, rate: float) -> bool
 
 
 def _holds_mix(option: Option, demands: list[Demand], rates: dict[str, float], size: int, factor: float) -> bool:
-    horizon = max(HORIZON_S, max(LEAST / (rates[d.name] * factor) for d in demands))
-    horizon = min(horizon, min(len(d.sample) / (rates[d.name] * factor) for d in demands))
+    horizon = max(HORIZON_S, *(LEAST / (rates[d.name] * factor) for d in demands))
+    horizon = min(horizon, *(len(d.sample) / (rates[d.name] * factor) for d in demands))
     parts = []
     for demand in demands:
         rate = rates[demand.name] * factor
@@ -131,9 +130,7 @@ def _own_rate(requests: Requests) -> float:
     return len(requests) / float(requests.arrival_s[-1] or 1.0)
 
 
-def good_requests(run: Run, demand: Demand) -> np.ndarray:
+def good_requests(run: Run, demand: Demand) -> Bools:
     """Requests of a run that meet the promise of a class."""
     uncached = run.requests.input_tokens - run.requests.cached_tokens
     return meets(demand.cls.slo, run.ttft_s, run.tpot_s, run.e2e_s, uncached)
-
-

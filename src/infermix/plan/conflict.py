@@ -32,7 +32,7 @@ def name_conflict(planner: Planner) -> str:
     promises = ", ".join(f"{d.name} at {d.rate_per_s:g}/s" for d in planner.question.demands)
     if not needed:
         return f"no fleet of these systems keeps the promises ({promises}) {what}"
-    return f"limits conflict {what}: {'; '.join(needed)} cannot all hold with the promises to {promises}; relax one of them"
+    return f"limits conflict {what}: {'; '.join(needed)} cannot all hold with the promises to {promises}; relax one"
 
 
 def limit_names(question: Question) -> list[str]:
@@ -50,7 +50,10 @@ def _only(question: Question, names: list[str]) -> Question:
     """The question with only these limits."""
     kept = {name.split(" = ")[0] for name in names}
     limits = question.limits
-    changes = {key: getattr(limits, key) if f"limits.{key}" in kept else None for key in ("power_mw", "usd_per_hour", "max_vendor_share")}
+    changes = {
+        key: getattr(limits, key) if f"limits.{key}" in kept else None
+        for key in ("power_mw", "usd_per_hour", "max_vendor_share")
+    }
     shares = {k: v for k, v in limits.min_share_output_tokens.items() if f"limits.min_share_output_tokens.{k}" in kept}
     fewer: Limits = msgspec.structs.replace(limits, min_share_output_tokens=shares, **changes)
     offers = tuple(o if f"market.supply.{o.system.id}" in kept else replace(o, supply=None) for o in question.offers)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from infermix.arrays import Floats
+from infermix.arrays import Bools, Floats
 from infermix.fleet import Fleet
 from infermix.metrics.confidence import wilson
 from infermix.metrics.goodput import meets
 from infermix.metrics.latency import percentiles
+from infermix.perf.memory import kv_blocks
 from infermix.plan.question import Question, offered
 from infermix.sim.result import Run
 from infermix.sim.run import simulate_fleet
@@ -33,7 +36,9 @@ class Traffic:
         """Requests of a seed: at least as many of each class as a proof takes, traces whole."""
         if seed not in self._drawn:
             study = self._question.study
-            self._drawn[seed] = offered(study, self._question.model, seed=seed, min_per_class=study.prove.requests_per_class)
+            self._drawn[seed] = offered(
+                study, self._question.model, seed=seed, min_per_class=study.prove.requests_per_class
+            )
         return self._drawn[seed]
 
 
@@ -104,14 +109,14 @@ def summarise(question: Question, fleet: Fleet, run: Run, speed: str) -> Evidenc
     cell = requests.class_id.astype(np.int64) * pools + run.request_pool
     taken, done = run.instance >= 0, run.status == 1
 
-    def table(mask: np.ndarray, weights: np.ndarray | None = None) -> Floats:
+    def table(mask: Bools, weights: npt.NDArray[Any] | None = None) -> Floats:
         counts = np.bincount(cell[mask], weights=None if weights is None else weights[mask], minlength=classes * pools)
         return counts.astype(float).reshape(classes, pools)
 
     times = {"ttft_s": ttft, "tpot_s": tpot, "e2e_s": e2e}
     names = requests.class_names
     members = {name: requests.class_id == c for c, name in enumerate(names)}
-    blocks = np.array([p.deployment and _blocks(fleet, i) for i, p in enumerate(fleet.pools)], dtype=float)
+    blocks = [kv_blocks(p.deployment) for p in fleet.pools]
     span = max(run.simulated_s, 1e-12)
     return Evidence(
         speed=speed,
@@ -130,12 +135,6 @@ def summarise(question: Question, fleet: Fleet, run: Run, speed: str) -> Evidenc
         latency={name: {k: percentiles(v[mine]) for k, v in times.items()} for name, mine in members.items()},
         cdf={name: {k: _quantiles(times[k][mine]) for k in ("ttft_s", "tpot_s")} for name, mine in members.items()},
     )
-
-
-def _blocks(fleet: Fleet, pool: int) -> int:
-    from infermix.perf.memory import kv_blocks
-
-    return kv_blocks(fleet.pools[pool].deployment)
 
 
 def _quantiles(values: Floats) -> Floats:

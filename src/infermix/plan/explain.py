@@ -49,14 +49,18 @@ def _single_chip(planner: Planner, free: Question, system: str, traffic: Traffic
     if found is None:
         return row
     cost = fleet_cost(question, found.fleet)
-    return msgspec.structs.replace(row, status=found.status, usd_per_hour=cost, lower_bound_usd_per_hour=lower_bound(narrow))
+    return msgspec.structs.replace(
+        row, status=found.status, usd_per_hour=cost, lower_bound_usd_per_hour=lower_bound(narrow)
+    )
 
 
 def _without_shares(limits: Limits) -> Limits:
     return msgspec.structs.replace(limits, max_vendor_share=None, min_share_output_tokens={})
 
 
-def without_share_limits(planner: Planner, proved: Proved, traffic: Traffic, progress: Progress) -> dict[str, float | str | None]:
+def without_share_limits(
+    planner: Planner, proved: Proved, traffic: Traffic, progress: Progress
+) -> dict[str, float | str | None]:
     """The same study without its least shares by kind of chip: cost and status."""
     limits = planner.question.limits
     if not limits.min_share_output_tokens:
@@ -65,11 +69,19 @@ def without_share_limits(planner: Planner, proved: Proved, traffic: Traffic, pro
     relaxed = planner.narrowed(question)
     solution = choose(relaxed)
     if solution is not None and solution.usd_per_hour >= proved.solution.usd_per_hour - 1e-6:
-        return {"usd_per_hour": fleet_cost(question, proved.fleet), "status": proved.status, "lower_bound_usd_per_hour": lower_bound(relaxed)}
+        return {
+            "usd_per_hour": fleet_cost(question, proved.fleet),
+            "status": proved.status,
+            "lower_bound_usd_per_hour": lower_bound(relaxed),
+        }
     progress("the same study without its least shares")
     found = prove(relaxed, traffic)
     cost = fleet_cost(question, found.fleet) if found else None
-    return {"usd_per_hour": cost, "status": found.status if found else "infeasible", "lower_bound_usd_per_hour": lower_bound(relaxed)}
+    return {
+        "usd_per_hour": cost,
+        "status": found.status if found else "infeasible",
+        "lower_bound_usd_per_hour": lower_bound(relaxed),
+    }
 
 
 def price_limits(planner: Planner, proved: Proved, uses: list[LimitUse]) -> list[Limit]:
@@ -83,7 +95,9 @@ def price_limits(planner: Planner, proved: Proved, uses: list[LimitUse]) -> list
         if near and relaxed is not None:
             cheaper = choose(planner.narrowed(relaxed))
             saved = max(0.0, base - cheaper.usd_per_hour) if cheaper else 0.0
-        rows.append(Limit(name=use.name, used=use.used, allowed=use.allowed, binding=near, shadow_price=saved, unit=unit))
+        rows.append(
+            Limit(name=use.name, used=use.used, allowed=use.allowed, binding=near, shadow_price=saved, unit=unit)
+        )
     return rows
 
 
@@ -92,14 +106,21 @@ def _relaxed(question: Question, use: LimitUse) -> tuple[Question | None, str, f
     limits, key = question.limits, use.name.split(" ")[0].split(".", 1)[1]
     if key.startswith("supply."):
         system = key.split(".", 1)[1]
-        offers = tuple(replace(o, supply=o.supply + 1) if o.system.id == system and o.supply is not None else o for o in question.offers)
+        offers = tuple(
+            replace(o, supply=o.supply + 1) if o.system.id == system and o.supply is not None else o
+            for o in question.offers
+        )
         return replace(question, offers=offers), "system", 1.0
     if key == "power_mw":
         return question.with_limits(msgspec.structs.replace(limits, power_mw=use.allowed + 0.1)), "0.1 MW", 0.1
     if key == "usd_per_hour":
         return question.with_limits(msgspec.structs.replace(limits, usd_per_hour=use.allowed * 1.01)), "1 %", 0.0
     if key == "max_vendor_share":
-        return question.with_limits(msgspec.structs.replace(limits, max_vendor_share=min(1.0, use.allowed + 0.01))), "1 % point", 0.01
+        return (
+            question.with_limits(msgspec.structs.replace(limits, max_vendor_share=min(1.0, use.allowed + 0.01))),
+            "1 % point",
+            0.01,
+        )
     kind = key.split(".", 1)[1]
     shares = {**limits.min_share_output_tokens, kind: max(0.0, use.allowed - 0.01)}
     return question.with_limits(msgspec.structs.replace(limits, min_share_output_tokens=shares)), "1 % point", 0.01
@@ -183,7 +204,10 @@ def _frontier_point(planner: Planner, question: Question, name: str, tpot_s: flo
         system = choice.column.option.offer.system.id
         systems[system] = systems.get(system, 0) + choice.systems
     return msgspec.structs.replace(
-        point, usd_per_hour=solution.usd_per_hour, lower_bound_usd_per_hour=lower_bound(other), systems=dict(sorted(systems.items()))
+        point,
+        usd_per_hour=solution.usd_per_hour,
+        lower_bound_usd_per_hour=lower_bound(other),
+        systems=dict(sorted(systems.items())),
     )
 
 
@@ -204,8 +228,8 @@ def figures_used(question: Question, fleet: Fleet) -> list[str]:
 
 
 _SPEED_FIGURES = (
-    "bf16_flop_per_s", "fp8_flop_per_s", "int8_op_per_s", "fp4_flop_per_s", "sram_bytes", "sram_bytes_per_s", "mem_bytes",
-    "mem_bytes_per_s", "link_bytes_per_s",
+    "bf16_flop_per_s", "fp8_flop_per_s", "int8_op_per_s", "fp4_flop_per_s", "sram_bytes", "sram_bytes_per_s",
+    "mem_bytes", "mem_bytes_per_s", "link_bytes_per_s",
 )  # fmt: skip
 
 

@@ -63,10 +63,23 @@ def limit_uses(question: Question, fleet: Fleet, evidence: Evidence) -> list[Lim
     if limits.max_vendor_share is not None:
         costs = np.array([pool_cost(question, p) for p in fleet.pools])
         amounts = costs if limits.vendor_share_of == "spend" else outputs
-        uses.append(LimitUse(f"limits.max_vendor_share ({_largest_vendor(offers, amounts)})", _largest_share(offers, amounts), limits.max_vendor_share))
+        uses.append(
+            LimitUse(
+                f"limits.max_vendor_share ({_largest_vendor(offers, amounts)})",
+                _largest_share(offers, amounts),
+                limits.max_vendor_share,
+            )
+        )
     for kind, share in limits.min_share_output_tokens.items():
         mine = np.array([o.chip.kind == kind for o in offers])
-        uses.append(LimitUse(f"limits.min_share_output_tokens.{kind}", float(outputs[mine].sum() / outputs.sum()), share, at_least=True))
+        uses.append(
+            LimitUse(
+                f"limits.min_share_output_tokens.{kind}",
+                float(outputs[mine].sum() / outputs.sum()),
+                share,
+                at_least=True,
+            )
+        )
     return uses
 
 

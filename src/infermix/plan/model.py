@@ -23,7 +23,7 @@ TIE_BREAK_USD = 1e-6
 
 @dataclass(frozen=True)
 class Column:
-    """An option in a bracket of pool sizes (``least`` 0: of any size), with what an instance serves of each class there [1/s]."""
+    """An option in a bracket of pool sizes (``least`` 0: any size); ``capacity``: what an instance serves there [1/s]."""
 
     option: Option
     least: int
@@ -116,7 +116,7 @@ def define_rates(program: Program) -> None:
 
 
 def define_capacity(program: Program) -> None:
-    """The classes of a pool share its instances: sum of rate / capacity <= n, and no instance is bought to stand idle."""
+    """The classes of a pool share its instances: sum of rate / capacity <= n; no instance is bought to stand idle."""
     for i, column in enumerate(program.columns):
         used = sum(program.rate[name, i] * (1.0 / rate) for name, rate in column.capacity.items())
         program.solver.addConstr(used <= program.instances[i], name=f"capacity_{i}")
@@ -133,7 +133,9 @@ def define_demand(program: Program) -> None:
 def define_one_bracket(program: Program) -> None:
     """An option has one pool, in one bracket of sizes."""
     for name in dict.fromkeys(c.option.name for c in program.columns):
-        mine = [z for z, c in zip(program.opened, program.columns, strict=True) if c.option.name == name and z is not None]
+        mine = [
+            z for z, c in zip(program.opened, program.columns, strict=True) if c.option.name == name and z is not None
+        ]
         if len(mine) > 1:
             program.solver.addConstr(_sum(mine) <= 1, name=f"bracket_{name}".replace(" ", "_"))
 
@@ -143,7 +145,11 @@ def define_supply(program: Program) -> None:
     for offer in program.question.offers:
         if offer.supply is None:
             continue
-        mine = [n for n, c in zip(program.systems, program.columns, strict=True) if c.option.offer.system.id == offer.system.id]
+        mine = [
+            n
+            for n, c in zip(program.systems, program.columns, strict=True)
+            if c.option.offer.system.id == offer.system.id
+        ]
         if mine:
             program.solver.addConstr(_sum(mine) <= offer.supply, name=f"supply_{offer.system.id}")
 

@@ -166,7 +166,10 @@ def all_options(question: Question) -> tuple[list[Option], dict[str, str]]:
         if not found:
             reasons[offer.system.id] = reason or f"{question.model.id} does not fit"
     if not options:
-        raise NoAnswer(f"{question.model.id} fits on no system of the market: " + "; ".join(f"{k}: {v}" for k, v in reasons.items()))
+        raise NoAnswer(
+            f"{question.model.id} fits on no system of the market: "
+            + "; ".join(f"{k}: {v}" for k, v in reasons.items())
+        )
     return options, reasons
 
 
@@ -185,7 +188,11 @@ def _deployments(question: Question, offer: Offer) -> list[Deployment]:
     layouts = _replicas(base) if base.is_pipeline else _tensor_parallel(base)
     kv = [k for k in question.study.market.kv if _can_hold(offer, k)] if question.study.market else ["bf16"]
     return [
-        _replace(layout, kv=k, max_batched_tokens=chunk, max_num_seqs=cap) for layout in layouts for k in kv for chunk in CHUNKS for cap in BATCH_CAPS
+        _replace(layout, kv=k, max_batched_tokens=chunk, max_num_seqs=cap)
+        for layout in layouts
+        for k in kv
+        for chunk in CHUNKS
+        for cap in BATCH_CAPS
     ]
 
 
@@ -202,7 +209,9 @@ def _tensor_parallel(base: Deployment) -> list[Deployment]:
 
 def _replicas(base: Deployment) -> list[Deployment]:
     """Replicas from the fewest systems that hold the model with some KV cache upwards."""
-    fewest = next((n for n in range(1, 513) if kv_tokens_left(_replace(base, stages=n)) > base.model.max_context // 8), None)
+    fewest = next(
+        (n for n in range(1, 513) if kv_tokens_left(_replace(base, stages=n)) > base.model.max_context // 8), None
+    )
     if fewest is None:
         return [base]
     return [_replace(base, stages=n) for n in sorted({round(fewest * g) for g in REPLICA_GROWTH})]
@@ -247,7 +256,9 @@ def _rank(options: list[Option], demand: Demand) -> tuple[dict[str, list[Option]
             able.setdefault(system, []).append((option.usd_per_hour / rate, option.name, option))
         elif system not in refused or refusal < refused[system]:
             refused[system] = refusal
-    ranked = {system: [option for _, _, option in sorted(rows, key=lambda row: row[:2])] for system, rows in able.items()}
+    ranked = {
+        system: [option for _, _, option in sorted(rows, key=lambda row: row[:2])] for system, rows in able.items()
+    }
     return ranked, {system: refusal.reason for system, refusal in refused.items()}
 
 

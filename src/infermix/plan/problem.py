@@ -15,11 +15,7 @@ from infermix.perf.deployment import BYTES_PER_KV
 from infermix.workload.classes import Slo, TrafficClass
 
 
-class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of the study's tables."""
-
-
-class Market(Strict):
+class Market(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What can be had: systems, how many of each, and prices that replace the catalogue's."""
 
     systems: list[str]
@@ -30,7 +26,7 @@ class Market(Strict):
     """KV dtypes that may be used where the chip has the arithmetic."""
 
 
-class Limits(Strict):
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a plan must respect beside its promises."""
 
     max_vendor_share: float | None = None
@@ -43,20 +39,20 @@ class Limits(Strict):
     usd_per_hour: float | None = None
 
 
-class Objective(Strict):
+class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is minimised."""
 
     minimise: Literal["usd_per_hour"] = "usd_per_hour"
 
 
-class Simulate(Strict):
+class Simulate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the simulator runs for this study."""
 
     policy: str = "pool_split"
     seed: int = 1
 
 
-class Prove(Strict):
+class Prove(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a proof takes: seeds, requests of each class in every seed, and the speeds at which promises must hold."""
 
     seeds: int = 5
@@ -64,7 +60,7 @@ class Prove(Strict):
     speeds: Literal["low", "nominal"] = "low"
 
 
-class Study(Strict):
+class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A question."""
 
     model: str
@@ -144,13 +140,18 @@ def _tables_in(raw: dict[str, Any], key: str) -> list[tuple[str, dict[str, Any]]
 
 def _check_numbers(study: Study, path: str) -> None:
     limits, terms = study.limits, study.cost
-    shares = {"limits.max_vendor_share": limits.max_vendor_share, "cost.gross_margin": terms.gross_margin, "cost.utilisation": terms.utilisation}
+    shares = {
+        "limits.max_vendor_share": limits.max_vendor_share,
+        "cost.gross_margin": terms.gross_margin,
+        "cost.utilisation": terms.utilisation,
+    }
     shares |= {f"limits.min_share_output_tokens.{k}": v for k, v in limits.min_share_output_tokens.items()}
     for key, value in shares.items():
         if value is not None and not 0 <= value <= 1:
             raise InputError("a share must lie between 0 and 1", where=f"{path}: {key}", value=value)
     positive: dict[str, float | None] = {
-        "limits.power_mw": limits.power_mw, "limits.usd_per_hour": limits.usd_per_hour, "cost.life_years": terms.life_years,
+        "limits.power_mw": limits.power_mw, "limits.usd_per_hour": limits.usd_per_hour,
+        "cost.life_years": terms.life_years,
         "cost.usd_per_kwh": terms.usd_per_kwh, "cost.pue": terms.pue, "prove.seeds": study.prove.seeds,
         "prove.requests_per_class": study.prove.requests_per_class,
     }  # fmt: skip

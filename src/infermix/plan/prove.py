@@ -43,14 +43,16 @@ class Proved:
 def fleet_of(question: Question, solution: Solution) -> Fleet:
     """The chosen columns as pools, with the share of each class that the program sends to each."""
     totals = {d.name: sum(c.rates.get(d.name, 0.0) for c in solution.choices) for d in question.demands}
-    pools = []
+    pools: list[Pool] = []
     for choice in solution.choices:
         d = choice.column.option.deployment
         layout = f"x{d.stages}" if d.is_pipeline else f"tp{d.tp}"
         stem = f"{d.system.id}-{layout}"
         same = sum(p.name.split("/")[0] == stem for p in pools)
         shares = {name: rate / totals[name] for name, rate in choice.rates.items()}
-        pools.append(Pool(name=f"{stem}/{same + 1}" if same else stem, deployment=d, instances=choice.instances, serves=shares))
+        pools.append(
+            Pool(name=f"{stem}/{same + 1}" if same else stem, deployment=d, instances=choice.instances, serves=shares)
+        )
     return Fleet(tuple(pools))
 
 
@@ -73,7 +75,9 @@ def prove(planner: Planner, traffic: Traffic, progress: Progress | None = None, 
         fleet, removals = _thin(question, traffic, fleet, say)
     nominal, low = (gather(question, traffic, fleet, seeds_of(question), speed) for speed in ("nominal", "low"))
     options = tuple(_option_of(solution, pool) for pool in fleet.pools)
-    factors = tuple(min((planner.derate.get((o.name, d.name), 1.0) for d in question.demands), default=1.0) for o in options)
+    factors = tuple(
+        min((planner.derate.get((o.name, d.name), 1.0) for d in question.demands), default=1.0) for o in options
+    )
     status = status_of(question, fleet, nominal, low)
     return Proved(status, solution, fleet, options, nominal, low, rounds, factors, removals)
 
@@ -115,7 +119,7 @@ def _missed(question: Question, traffic: Traffic, fleet: Fleet, seeds: tuple[int
 
 
 def _derate(planner: Planner, evidence: Evidence, fleet: Fleet, solution: Solution, missed: list[str]) -> None:
-    """Take capacity off the pools in which a class missed, more the more it missed; raise least shares that were missed."""
+    """Take capacity off the pools in which a class missed, more the more it missed; raise least shares missed."""
     for p, pool in enumerate(fleet.pools):
         factor = 1.0
         for c, demand in enumerate(planner.question.demands):
@@ -133,11 +137,13 @@ def _derate(planner: Planner, evidence: Evidence, fleet: Fleet, solution: Soluti
 def _thin(question: Question, traffic: Traffic, fleet: Fleet, say: Progress) -> tuple[Fleet, list[dict[str, object]]]:
     """Take instances away while nothing breaks: whole systems first, then single ones; dearest pools first."""
     while True:
-        removals = []
+        removals: list[dict[str, object]] = []
         for p in sorted(range(len(fleet.pools)), key=lambda i: -_instance_cost(question, fleet.pools[i])):
             smaller, broken = _smaller(question, traffic, fleet, p)
             if smaller is not None:
-                say(f"thinned: {fleet.pools[p].name} to {fleet.pools[p].instances - _taken(fleet, smaller, p)} fewer instances")
+                say(
+                    f"thinned: {fleet.pools[p].name}, {fleet.pools[p].instances} to {_taken(smaller, fleet.pools[p].name)}"
+                )
                 fleet = smaller
                 break
             removals.append({"pool": fleet.pools[p].name, "breaks": broken})
@@ -145,9 +151,8 @@ def _thin(question: Question, traffic: Traffic, fleet: Fleet, say: Progress) -> 
             return fleet, removals
 
 
-def _taken(fleet: Fleet, smaller: Fleet, p: int) -> int:
-    name = fleet.pools[p].name
-    return next((q.instances for q in smaller.pools if q.name == name), 0)
+def _taken(fleet: Fleet, name: str) -> int:
+    return next((pool.instances for pool in fleet.pools if pool.name == name), 0)
 
 
 def _smaller(question: Question, traffic: Traffic, fleet: Fleet, p: int) -> tuple[Fleet | None, list[str]]:
@@ -169,7 +174,9 @@ def _smaller(question: Question, traffic: Traffic, fleet: Fleet, p: int) -> tupl
 
 def _alone(fleet: Fleet, p: int) -> list[str]:
     """Classes that only pool p serves."""
-    return [name for name in fleet.pools[p].serves if all(name not in q.serves for i, q in enumerate(fleet.pools) if i != p)]
+    return [
+        name for name in fleet.pools[p].serves if all(name not in q.serves for i, q in enumerate(fleet.pools) if i != p)
+    ]
 
 
 def without(fleet: Fleet, p: int, fewer: int) -> Fleet:
@@ -182,7 +189,12 @@ def without(fleet: Fleet, p: int, fewer: int) -> Fleet:
         for name, share in pool.serves.items():
             totals[name] = totals.get(name, 0.0) + share
     rescaled = [
-        Pool(name=q.name, deployment=q.deployment, instances=q.instances, serves={k: v / totals[k] for k, v in q.serves.items()})
+        Pool(
+            name=q.name,
+            deployment=q.deployment,
+            instances=q.instances,
+            serves={k: v / totals[k] for k, v in q.serves.items()},
+        )
         for q in smaller.pools
     ]
     return Fleet(tuple(rescaled))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from infermix.arrays import Floats
 from infermix.catalog.load import Catalog, catalog, load_own_chip, with_own_chip
@@ -117,7 +119,13 @@ def ask(study: Study) -> Question:
     offers = tuple(_offer(study, facts, name) for name in study.market.systems)
     _check_names(study)
     return Question(
-        study=study, catalog=facts, model=model, offers=offers, demands=demands(study, model), limits=study.limits, speed=study.prove.speeds
+        study=study,
+        catalog=facts,
+        model=model,
+        offers=offers,
+        demands=demands(study, model),
+        limits=study.limits,
+        speed=study.prove.speeds,
     )
 
 
@@ -132,7 +140,12 @@ def open_facts(study: Study) -> Catalog:
 def offered(study: Study, model: Model, *, seed: int, requests: int | None = None, min_per_class: int = 0) -> Drawn:
     """The study's traffic."""
     return draw(
-        study.traffic, seed=seed, requests=requests, min_per_class=min_per_class, max_context=model.max_context, base_dir=study.base_dir
+        study.traffic,
+        seed=seed,
+        requests=requests,
+        min_per_class=min_per_class,
+        max_context=model.max_context,
+        base_dir=study.base_dir,
     )
 
 
@@ -140,7 +153,13 @@ def demands(study: Study, model: Model) -> tuple[Demand, ...]:
     """The classes with a sample each, drawn apart so that a rare class has as many as a frequent one."""
     found = []
     for name, cls in study.traffic.items():
-        drawn = draw({name: cls}, seed=study.simulate.seed, requests=SAMPLE, max_context=model.max_context, base_dir=study.base_dir)
+        drawn = draw(
+            {name: cls},
+            seed=study.simulate.seed,
+            requests=SAMPLE,
+            max_context=model.max_context,
+            base_dir=study.base_dir,
+        )
         found.append(Demand(name=name, cls=cls, rate_per_s=drawn.rates_per_s[name], sample=drawn.requests))
     return tuple(found)
 
@@ -150,7 +169,13 @@ def _offer(study: Study, facts: Catalog, name: str) -> Offer:
     system = find_system(name, facts)
     price = hourly_price(system, study.cost_basis, study.cost, study.market.prices.get(name))
     power = facility_w(system, study.cost.pue) if system.power_w is not None else None
-    return Offer(system=system, chip=facts.chips[system.chip], price=price, supply=study.market.supply.get(name), facility_w=power)
+    return Offer(
+        system=system,
+        chip=facts.chips[system.chip],
+        price=price,
+        supply=study.market.supply.get(name),
+        facility_w=power,
+    )
 
 
 def _check_names(study: Study) -> None:
@@ -191,7 +216,7 @@ def thinned(requests: Requests, n: int) -> Requests:
 def merged(parts: list[Requests]) -> Requests:
     """Requests of several classes in order of arrival; class c is the c-th part."""
     order = np.argsort(np.concatenate([p.arrival_s for p in parts]), kind="stable")
-    columns = {
+    columns: dict[str, Any] = {
         f.name: np.concatenate([getattr(p, f.name) for p in parts])[order]
         for f in fields(Requests)
         if isinstance(getattr(parts[0], f.name), np.ndarray)
@@ -200,6 +225,10 @@ def merged(parts: list[Requests]) -> Requests:
     return Requests(class_names=tuple(p.class_names[0] for p in parts), **columns)
 
 
-def _columnwise(requests: Requests, change: Callable[[np.ndarray], np.ndarray]) -> Requests:
-    columns = {f.name: change(getattr(requests, f.name)) for f in fields(requests) if isinstance(getattr(requests, f.name), np.ndarray)}
+def _columnwise(requests: Requests, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Requests:
+    columns: dict[str, Any] = {
+        f.name: change(getattr(requests, f.name))
+        for f in fields(requests)
+        if isinstance(getattr(requests, f.name), np.ndarray)
+    }
     return replace(requests, **columns)

@@ -70,7 +70,10 @@ def make_plan(study: Study, progress: Progress | None = None) -> Plan:
         lower_bound_usd_per_hour=bound,
         gap=cost / bound - 1.0,
         fleet=[_pool(question, proved, p) for p in range(len(proved.fleet.pools))],
-        serves={name: {p.name: p.serves[name] for p in proved.fleet.pools if name in p.serves} for name in question.class_names},
+        serves={
+            name: {p.name: p.serves[name] for p in proved.fleet.pools if name in p.serves}
+            for name in question.class_names
+        },
         classes={d.name: _class(question, proved, traffic, c) for c, d in enumerate(question.demands)},
         unmet=dict.fromkeys(question.class_names, 0.0),
         minimal=proved.removals,
@@ -82,7 +85,7 @@ def make_plan(study: Study, progress: Progress | None = None) -> Plan:
         unverified=explain.unverified(question, figures),
         frontier=points,
         usd_per_mtok=usd_per_mtok(question, cost),
-        assumptions=assumptions(question, proved),
+        assumptions=assumptions(proved),
         rounds=proved.rounds,
         plan_s=time.perf_counter() - clock,
         prove_s=prove_s,
@@ -103,17 +106,23 @@ def usd_per_mtok(question: Question, usd_per_hour: float) -> dict[str, float | N
     return {"input": per_second / inputs, "output": per_second / outputs, "blended": per_second / (inputs + outputs)}
 
 
-def assumptions(question: Question, proved: Proved) -> list[str]:
+def assumptions(proved: Proved) -> list[str]:
     """What the reader must know before acting."""
-    said = [
-        "Cached prefixes are found by the instance that a request is sent to; on HBM chips they cost no time, on SRAM machines "
-        "they are loaded over the off-chip links when the request starts.",
-        f"The proof simulates queueing and routing with the step times of the model; at low speeds these are "
-        f"{', '.join(sorted({f'{1 / _low(proved, p) - 1:.0%} longer on {q.deployment.chip.id}' for p, q in enumerate(proved.fleet.pools)}))}.",
-    ]
-    if any(p.deployment.is_pipeline for p in proved.fleet.pools):
-        said.append("Speeds of SRAM machines are calibrated on single users; their behaviour under concurrency, hence their cost, is unvalidated.")
-    return said
+    pools = enumerate(proved.fleet.pools)
+    longer = sorted({f"{1 / _low(proved, p) - 1:.0%} longer on {pool.deployment.chip.id}" for p, pool in pools})
+    cached = (
+        "Cached prefixes are found by the instance that a request is sent to; on HBM chips they cost no time, "
+        "on SRAM machines they are loaded over the off-chip links when the request starts."
+    )
+    steps = (
+        "The proof simulates queueing and routing with the step times of the model; "
+        f"at low speeds these are {', '.join(longer)}."
+    )
+    users = (
+        "Speeds of SRAM machines are calibrated on single users; their behaviour under concurrency, "
+        "hence their cost, is unvalidated."
+    )
+    return [cached, steps] + ([users] if any(p.deployment.is_pipeline for p in proved.fleet.pools) else [])
 
 
 def _low(proved: Proved, p: int) -> float:

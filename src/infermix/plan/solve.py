@@ -95,7 +95,9 @@ def replanned(planner: Planner, question: Question, keep: list[str]) -> Planner:
     short, reasons = shortlist(question, planner.options)
     known = {option.name for option in short}
     short += [option for option in planner.short if option.name not in known]
-    return Planner(question, planner.options, short, reasons, planner.misfits, planner.capacities.copy_of_classes(keep), gap=ROUGH)
+    return Planner(
+        question, planner.options, short, reasons, planner.misfits, planner.capacities.copy_of_classes(keep), gap=ROUGH
+    )
 
 
 def choose(planner: Planner, progress: Progress | None = None) -> Solution | None:
@@ -121,7 +123,9 @@ def solve_once(planner: Planner, gap: float) -> Solution | None:
     """The program with what is known now."""
     question = planner.question
     if planner.share_margin:
-        shares = {k: min(1.0, v * (1 + planner.share_margin)) for k, v in question.limits.min_share_output_tokens.items()}
+        shares = {
+            k: min(1.0, v * (1 + planner.share_margin)) for k, v in question.limits.min_share_output_tokens.items()
+        }
         question = question.with_limits(_with_shares(question, shares))
     return model.solve(model.build(question, _columns(planner)), gap)
 
@@ -149,7 +153,9 @@ def _columns(planner: Planner) -> list[Column]:
 
 def _most_instances(option: Option, classes: list[Demand]) -> int:
     """Pool sizes beyond twice what the whole demand takes, queue-free, are of no use."""
-    need = sum(d.rate_per_s / queue_free_capacity(option.table, option.deployment.max_num_seqs, work_of(d)) for d in classes)
+    need = sum(
+        d.rate_per_s / queue_free_capacity(option.table, option.deployment.max_num_seqs, work_of(d)) for d in classes
+    )
     return int(2 * need) + 2
 
 

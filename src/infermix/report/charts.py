@@ -254,9 +254,7 @@ def _frontier_plot(plan: Plan, name: str, points: list[FrontierPoint]) -> Plot |
         return " ".join(f"{across.place(x):.2f},{100 - up.place(y):.2f}" for x, y in pairs)
 
     marks = [Mark(across.place(x), up.place(y), "bound", f"lower bound {words.money(y)}/h") for x, y in bounds]
-    marks += [
-        Mark(across.place(x), up.place(y), "point", f"{words.seconds(x)}: {words.money(y)}/h") for x, y in costs
-    ]
+    marks += [Mark(across.place(x), up.place(y), "point", f"{words.seconds(x)}: {words.money(y)}/h") for x, y in costs]
     marks += [
         Mark(across.place(p.tpot_s), 0.0, "cannot", f"{words.seconds(p.tpot_s)}: no fleet")
         for p in points

@@ -7,7 +7,6 @@ from itertools import zip_longest
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -43,8 +42,8 @@ def print_run(summary: Mapping[str, Any], console: Console) -> None:
         _say(console, Text(f"Cost per million tokens: {', '.join(each)}"))
 
 
-def _say(console: Console, text: Text, indent: int = 0) -> None:
-    console.print(Padding(text, (0, 0, 0, indent)), width=min(WIDTH, console.width))
+def _say(console: Console, text: Text) -> None:
+    console.print(text, width=min(WIDTH, console.width))
 
 
 def _show(console: Console, *tables: Table) -> None:
@@ -90,7 +89,9 @@ def _serves(plan: Plan) -> Table:
     """Pools across while they fit, else the pools of each class in words."""
     names = [p.name for p in plan.fleet]
     across = sum(max(len(name), 6) + 2 for name in names) + max(map(len, plan.classes), default=0) + 30 <= WIDTH
-    table = _table("Who serves whom", ("requests/s", *names)) if across else _table("Who serves whom", ("pools",), left=2)
+    table = (
+        _table("Who serves whom", ("requests/s", *names)) if across else _table("Who serves whom", ("pools",), left=2)
+    )
     for name, c in plan.classes.items():
         shares = plan.serves.get(name, {})
         if across:
@@ -102,11 +103,14 @@ def _serves(plan: Plan) -> Table:
 
 
 def _promises(plan: Plan) -> Table:
-    columns = ("promised", "speeds", "attained", "95% interval", "TTFT p50", "p99", "TPOT p50", "p99")
+    """Two lines for each class, nominal and low; ``at least`` is the lower end of the Wilson 95 % interval."""
+    columns = ("promised", "speeds", "attained", "at least", "TTFT p50", "p99", "TPOT p50", "p99")
     table = _table("Promises", columns, left=3)
     for name, c in plan.classes.items():
         level = f"{words.digits(100 * c.slo.get('attainment', 1.0), 4)}%"
-        promised = [f"{'and' if i else level} {target}" for i, target in enumerate(words.targets(c).values())]
+        promised = [
+            f"{level if i == 0 else ' ' * len(level)} {target}" for i, target in enumerate(words.targets(c).values())
+        ]
         at_nominal = ("nominal", c.attainment, c.ci, c.holds, c.ttft_s, c.tpot_s)
         at_low = ("low", c.attainment_low, c.ci_low, c.holds_low, c.ttft_s_low, c.tpot_s_low)
         rows = zip_longest((name,), promised, (_attained(*at_nominal), _attained(*at_low)))
@@ -125,7 +129,7 @@ def _attained(
 ) -> list[Cell]:
     times = [words.seconds(values.get(p)) for values in (ttft_s, tpot_s) for p in ("p50", "p99")]
     level = Text(words.attained(at), style=_GOOD if holds else _BAD)
-    return [speeds, level, f"{words.attained(ci[0])} to {words.attained(ci[1])}", *times]
+    return [speeds, level, words.attained(ci[0]), *times]
 
 
 def _costs(plan: Plan) -> Table:
@@ -145,7 +149,7 @@ def _costs(plan: Plan) -> Table:
     for single in able:
         row(f"only {single.system}", single.usd_per_hour, words.STATUS[single.status])
     for missed, systems in _unable([s for s in plan.single_chip if s not in able]).items():
-        row("only one of", None, f"{', '.join(systems)}: {missed}")
+        row("cannot alone", None, f"{', '.join(systems)}: {missed}")
     return table
 
 
@@ -154,7 +158,7 @@ def _unable(rows: Iterable[SingleChip]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for row in rows:
         missed = words.joined(name for name, c in row.classes.items() if c.get("usd_per_hour") is None)
-        said = f"cannot serve {missed}" if missed else words.STATUS.get(row.status, row.status)
+        said = missed or words.STATUS.get(row.status, row.status)
         groups.setdefault(said, []).append(row.system)
     return groups
 
@@ -199,19 +203,15 @@ def _weight(part: str, chosen: bool) -> int:
 
 def _print_doubts(plan: Plan, console: Console) -> None:
     console.print()
-    console.print(Text("Hangs on", style="bold"))
     groups = words.by_record(plan)
-    if groups:
-        counts = ", ".join(f"{name} {len(rows)}" for name, rows in groups.items())
-        said = f"{len(plan.unverified)} of {len(plan.figures)} catalogue figures are unverified: {counts}."
-        _say(console, Text(said), 2)
-        first = (f"{f.id} {words.quantity(f.value, f.unit)} ({words.figure_range(f)})" for f in words.weightiest(plan, 3))
-        if listed := "; ".join(first):
-            _say(console, Text(f"Look up first: {listed}."), 2)
-    else:
-        _say(console, Text("No unverified figure."), 2)
-    for said in plan.assumptions:
-        _say(console, Text(said, style=_SOFT), 2)
+    counts = ", ".join(f"{name} {len(rows)}" for name, rows in groups.items())
+    said = f"{len(plan.unverified)} of {len(plan.figures)} catalogue figures that this hangs on{': ' if counts else ''}{counts}."
+    _say(console, Text.assemble(("Unverified: ", "bold"), said if groups else "none."))
+    first = (f"{f.id} {words.quantity(f.value, f.unit)} ({words.figure_range(f)})" for f in words.weightiest(plan, 3))
+    if listed := "; ".join(first):
+        _say(console, Text.assemble(("Look up first: ", "bold"), f"{listed}."))
+    if plan.assumptions:
+        _say(console, Text.assemble(("Assumes: ", "bold"), " ".join(plan.assumptions)))
 
 
 def _run_classes(classes: Mapping[str, Any]) -> Table:
@@ -219,7 +219,10 @@ def _run_classes(classes: Mapping[str, Any]) -> Table:
     for name, c in classes.items():
         promised, low = c.get("promised"), c.get("attainment_low")
         met = promised is None or c["attainment"] >= promised
-        cells: list[Cell] = [Text(name, style="bold"), Text(words.attained(c["attainment"]), style=_GOOD if met else _BAD)]
+        cells: list[Cell] = [
+            Text(name, style="bold"),
+            Text(words.attained(c["attainment"]), style=_GOOD if met else _BAD),
+        ]
         cells += [words.share(promised), words.NONE if low is None else words.attained(low)]
         cells.append(words.digits(c["goodput_per_s"]))
         for key, label in words.TARGETS.items():

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from infermix.plan.result import ClassPlan, FigureUse, Limit, Plan, PoolPlan, SingleChip
 
-NONE = "–"
+NONE = "\u2013"
 STATUS = {
     "proved": "proved",
     "proved_nominal": "proved at nominal speeds only",
@@ -20,7 +20,11 @@ TARGETS = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
 _VERBS = {"rent": "Rent", "own": "Buy"}
 _LARGE = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _SHELVES = {
-    "chips": "chip", "systems": "system", "models": "model", "prices": "price", "efficiency": "efficiency of family",
+    "chips": "chip",
+    "systems": "system",
+    "models": "model",
+    "prices": "price",
+    "efficiency": "efficiency of family",
 }
 _SHORT = {"byte": "B", "byte/s": "B/s", "USD/h": "USD/h"}
 
@@ -28,8 +32,8 @@ _SHORT = {"byte": "B", "byte/s": "B/s", "USD/h": "USD/h"}
 def digits(value: float | None, n: int = 3) -> str:
     """A number with ``n`` significant digits at least, never an exponent for everyday sizes.
 
-    >>> digits(233.4), digits(1739.6), digits(0.0425515), digits(12.0), digits(None)
-    ('233', '1,740', '0.0426', '12', '–')
+    >>> digits(233.4), digits(1739.6), digits(0.0425515), digits(12.0)
+    ('233', '1,740', '0.0426', '12')
     """
     if value is None or not math.isfinite(value):
         return NONE
@@ -46,8 +50,8 @@ def digits(value: float | None, n: int = 3) -> str:
 def money(value: float | None) -> str:
     """Dollars with three significant digits.
 
-    >>> money(233.4), money(0.94), money(None)
-    ('$233', '$0.94', '–')
+    >>> money(233.4), money(0.94)
+    ('$233', '$0.94')
     """
     text = digits(value)
     return text if text == NONE else f"${text}"
@@ -91,12 +95,13 @@ def seconds(value: float | None) -> str:
 
 
 def tokens(value: float) -> str:
-    """A count of tokens in three significant digits.
+    """A count of tokens with three significant digits.
 
     >>> tokens(10462480), tokens(56152)
     ('10.5 million', '56,200')
     """
-    return f"{digits(value / 1e6)} million" if value >= 1e6 else digits(value)
+    scale, word = (1e9, " billion") if value >= 1e9 else (1e6, " million") if value >= 1e6 else (1.0, "")
+    return f"{digits(value / scale)}{word}"
 
 
 def quantity(value: float, unit: str) -> str:
@@ -165,7 +170,7 @@ def headline(plan: Plan) -> str:
     systems: dict[str, int] = {}
     for pool in plan.fleet:
         systems[pool.system] = systems.get(pool.system, 0) + pool.systems
-    bought = joined(f"{n} × {system}" for system, n in systems.items())
+    bought = joined(f"{n} \u00d7 {system}" for system, n in systems.items())
     return f"{_VERBS.get(plan.cost_basis, 'Take')} {bought} for {money(plan.usd_per_hour)}/h."
 
 
@@ -219,7 +224,8 @@ def against_bound(plan: Plan) -> str:
     if not (math.isfinite(plan.lower_bound_usd_per_hour) and math.isfinite(plan.gap)):
         return "There is no lower bound to compare with."
     bound = f"{money(plan.lower_bound_usd_per_hour)}/h"
-    return f"No fleet of this market can cost less than {bound} (queue-free bound); this one is {share(plan.gap)} above it."
+    above = f"this one is {share(plan.gap)} above it"
+    return f"No fleet of this market can cost less than {bound} (queue-free bound); {above}."
 
 
 def against_shares(plan: Plan) -> str:
@@ -233,7 +239,9 @@ def against_shares(plan: Plan) -> str:
     if abs(saved) < 5e-4 * max(cost, 1e-9):
         return "The least share by kind of chip costs nothing: without it the fleet would cost the same."
     said = f"{money(abs(saved))}/h {'less' if saved > 0 else 'more'}"
-    return f"Without the least share by kind of chip it would cost {money(cost)}/h, {said} ({STATUS.get(status, status)})."
+    return (
+        f"Without the least share by kind of chip it would cost {money(cost)}/h, {said} ({STATUS.get(status, status)})."
+    )
 
 
 def limit_name(limit: Limit) -> str:

@@ -21,7 +21,7 @@ def round_robin(view: FleetView, ask: Ask) -> int:
         eligible += view.eligible[j]
     if eligible == 0:
         return -1
-    rank = ask.index % eligible
+    rank = ask.number % eligible
     for j in range(len(view.pool)):
         if view.eligible[j]:
             if rank == 0:
@@ -35,7 +35,7 @@ def _least_wait_in(view: FleetView, ask: Ask, pool: int) -> int:
     """Least modelled wait among the eligible instances of a pool (-1: of all pools)."""
     best, best_wait, best_load = -1, np.inf, np.inf
     count = len(view.pool)
-    start = ask.index % count
+    start = ask.number % count
     for k in range(count):
         j = start + k if start + k < count else start + k - count
         if not view.eligible[j] or (pool >= 0 and view.pool[j] != pool):
@@ -51,7 +51,7 @@ def _least_wait_in(view: FleetView, ask: Ask, pool: int) -> int:
 
 @kernel
 def least_wait(view: FleetView, ask: Ask) -> int:
-    """The instance that would begin to answer first; ties go to the emptier batch, then in turn by the number of the request."""
+    """The instance that would turn to the request first; ties go to the emptier batch, then in turn."""
     return _least_wait_in(view, ask, -1)
 
 

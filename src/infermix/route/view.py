@@ -47,7 +47,7 @@ class FleetView(NamedTuple):
 class Ask(NamedTuple):
     """What a gateway knows of a request when it arrives."""
 
-    index: int
+    number: int
     class_id: int
     model_id: int
     session: int

@@ -109,7 +109,7 @@ def plan_steps(state: Any, j: int, k: int) -> None:
 
 @kernel
 def _grow_scarce(state: Any, j: int, phase: int) -> None:
-    """Phase 1 when blocks run out: sequences that enter a new block get one in order, at the cost of the last admitted."""
+    """Phase 1 when blocks run out: those that enter a new block get one in order, at the cost of the last admitted."""
     instance = state.instances[j]
     slot = instance.head
     while slot != NONE:
@@ -183,7 +183,7 @@ def _admit(state: Any, j: int, budget: int) -> None:
 def _take_chunk(state: Any, j: int, slot: int, budget: int) -> int:
     instance = state.instances[j]
     row = state.slots[j, slot]
-    m = min(row.prompt - row.position, budget)
+    m: int = min(row.prompt - row.position, budget)
     row.chunk = m
     instance.chunk_kv += row.position + m
     instance.chunk_pairs += np.int64(m) * row.position + np.int64(m) * (m + 1) // 2
@@ -198,7 +198,7 @@ def _join(state: Any, j: int, i: int) -> int:
     """Request i takes a free slot at the end of the running list."""
     instance = state.instances[j]
     instance.free_slots -= 1
-    slot = state.slots[j, instance.free_slots].free
+    slot: int = state.slots[j, instance.free_slots].free
     row = state.slots[j, slot]
     row.request = i
     row.decoding = 0

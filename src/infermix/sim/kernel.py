@@ -76,6 +76,18 @@ def hand_over(state: Any, view: Any, i: int, j: int) -> None:
             cut_jump(state, j, state.requests[i].arrival_s)
 
 
+@inline
+def _ask(state: Any, i: int) -> Ask:
+    """What a gateway knows of request i; every field has one machine type, so that any policy takes it."""
+    request = state.requests[i]
+    whole: Any = np.int64
+    c = whole(request.class_id)
+    return Ask(
+        whole(i), c, whole(0), whole(NONE), request.arrival_s, whole(request.input), whole(request.cached),
+        state.typical_output[c], whole(0), np.inf, request.u,
+    )  # fmt: skip
+
+
 def run_arrivals(state: State, view: FleetView, policy: Any, first: int, last: int, until_s: float) -> int:
     """Simulate the arrivals ``first`` to ``last - 1``; returns how many arrived (at or before ``until_s``)."""
     for i in range(first, last):
@@ -88,11 +100,7 @@ def run_arrivals(state: State, view: FleetView, policy: Any, first: int, last: i
         if not mark_eligible(state, i):
             state.requests[i].status = REFUSED
             continue
-        c = np.int64(state.requests[i].class_id)
-        ask = Ask(
-            np.int64(i), c, np.int64(0), np.int64(NONE), now_s, np.int64(state.requests[i].input),
-            np.int64(state.requests[i].cached), state.typical_output[c], np.int64(0), np.inf, state.requests[i].u,
-        )  # fmt: skip
+        ask = _ask(state, i)
         j = policy(view, ask)
         if j < 0 or j >= len(state.instances) or not state.instances[j].eligible:
             state.requests[i].status = REFUSED

@@ -44,18 +44,19 @@ class Run:
     @property
     def ttft_s(self) -> Floats:
         """Time to first token [s]."""
-        return self.first_s - self.requests.arrival_s
+        return np.asarray(self.first_s - self.requests.arrival_s)
 
     @property
     def e2e_s(self) -> Floats:
         """Time to last token [s]."""
-        return self.last_s - self.requests.arrival_s
+        return np.asarray(self.last_s - self.requests.arrival_s)
 
     @property
     def tpot_s(self) -> Floats:
         """(E2E - TTFT) / (output tokens - 1) [s]; NaN for one token."""
         gaps = self.requests.output_tokens - 1.0
-        return np.divide(self.last_s - self.first_s, gaps, out=np.full(len(gaps), np.nan), where=gaps > 0)
+        spans = self.last_s - self.first_s
+        return np.asarray(np.divide(spans, gaps, out=np.full(len(gaps), np.nan), where=gaps > 0))
 
     @property
     def request_pool(self) -> Ints:

@@ -14,8 +14,9 @@ from infermix.perf.table import StepTable, compile_table
 from infermix.route.registry import Policy, compiled_policy, find_policy
 from infermix.route.view import Ask, FleetView
 from infermix.sim.kernel import compiled_run, drain
+from infermix.sim.prepare import make_state, make_view
 from infermix.sim.result import UNFINISHED, Run
-from infermix.sim.state import STARTED, PoolSpec, State, make_state, make_view
+from infermix.sim.state import STARTED, PoolSpec, State
 from infermix.workload.requests import Requests
 
 ARRIVALS_PER_CALL = 200_000
@@ -102,9 +103,7 @@ def _run(
     return done, False
 
 
-def _result(
-    requests: Requests, state: State, arrived: int, interrupted: bool, kernel_s: float
-) -> Run:
+def _result(requests: Requests, state: State, arrived: int, interrupted: bool, kernel_s: float) -> Run:
     rows, mine = state.instances, state.requests
     status = np.where(mine["status"] == STARTED, UNFINISHED, mine["status"]).astype(np.int8)
     last_s = mine["last_s"].copy()

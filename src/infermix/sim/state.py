@@ -13,8 +13,6 @@ import numpy.typing as npt
 
 from infermix.arrays import Bools, Floats
 from infermix.errors import InputError
-from infermix.route.view import FleetView
-from infermix.workload.requests import Requests
 
 IDLE, MIXED, JUMP = 0, 1, 2
 """What an instance is doing: nothing, one step that carries a prompt chunk, or k decode steps."""
@@ -127,75 +125,11 @@ class PoolSpec:
         if self.instances < 1:
             raise InputError("a pool needs at least one instance", value=self.instances)
         if not 1 <= self.max_num_seqs <= self.max_batched_tokens:
-            raise InputError("max_num_seqs out of range", value=self.max_num_seqs, allowed=f"1 to max_batched_tokens ({self.max_batched_tokens})")
+            raise InputError(
+                "max_num_seqs out of range",
+                value=self.max_num_seqs,
+                allowed=f"1 to max_batched_tokens ({self.max_batched_tokens})",
+            )
         for name in ("decode_s", "mixed_s"):
             if len(getattr(self, name)) != self.max_batched_tokens + 1:
                 raise InputError(f"{name} must have max_batched_tokens + 1 entries", value=len(getattr(self, name)))
-
-
-def make_state(requests: Requests, specs: list[PoolSpec], typical_output: Floats, u: Floats) -> State:
-    """Allocate the state of a run before its first arrival."""
-    instances = _instance_rows(specs)
-    slots = np.zeros((len(instances), max(s.max_num_seqs for s in specs)), dtype=SLOT)
-    slots["free"] = np.arange(slots.shape[1])
-    return State(
-        requests=_request_rows(requests, u),
-        pools=_pool_rows(specs),
-        tables=np.stack([_tables([s.decode_s for s in specs]), _tables([s.mixed_s for s in specs])]),
-        instances=instances,
-        slots=slots,
-        next_s=np.full(len(instances), np.inf),
-        phases=np.zeros((len(instances), max(s.block_tokens for s in specs)), dtype=np.int32),
-        serves=np.ascontiguousarray([s.serves for s in specs], dtype=np.bool_),
-        typical_output=typical_output,
-    )
-
-
-def make_view(state: State, share: Floats) -> FleetView:
-    """The counters that policies read: columns of the instance rows, not copies of them."""
-    rows = state.instances
-    return FleetView(
-        **{name: rows[name] for name in FleetView._fields if name in (INSTANCE.names or ())},
-        share=np.ascontiguousarray(share, dtype=np.float64),
-        sent=np.zeros(share.shape, dtype=np.int64),
-    )
-
-
-def _request_rows(requests: Requests, u: Floats) -> npt.NDArray[np.void]:
-    rows = np.zeros(len(requests), dtype=REQUEST)
-    rows["arrival_s"], rows["u"] = requests.arrival_s, u
-    rows["input"], rows["cached"], rows["output"] = requests.input_tokens, requests.cached_tokens, requests.output_tokens
-    rows["class_id"] = requests.class_id
-    rows["first_s"] = rows["last_s"] = np.nan
-    rows["instance"] = rows["behind"] = NONE
-    return rows
-
-
-def _instance_rows(specs: list[PoolSpec]) -> npt.NDArray[np.void]:
-    sizes = [s.instances for s in specs]
-    rows = np.zeros(sum(sizes), dtype=INSTANCE)
-    rows["pool"] = np.repeat(np.arange(len(specs)), sizes)
-    for name in ("head", "tail", "wait_head", "wait_tail"):
-        rows[name] = NONE
-    for name in ("max_num_seqs", "prefill_s_per_token", "step_s", "role"):
-        rows[name] = np.array([getattr(s, name) for s in specs])[rows["pool"]]
-    rows["free_slots"] = rows["max_num_seqs"]
-    rows["free_blocks"] = np.array([s.blocks for s in specs])[rows["pool"]]
-    return rows
-
-
-def _pool_rows(specs: list[PoolSpec]) -> npt.NDArray[np.void]:
-    rows = np.zeros(len(specs), dtype=POOL)
-    for name in POOL.names or ():
-        if name not in ("first", "allowed"):
-            rows[name] = [getattr(s, name) for s in specs]
-    rows["first"] = np.concatenate([[0], np.cumsum([s.instances for s in specs])[:-1]])
-    return rows
-
-
-def _tables(tables: list[Floats]) -> Floats:
-    width = max(len(t) for t in tables)
-    out = np.full((len(tables), width), np.nan)
-    for row, table in zip(out, tables, strict=True):
-        row[: len(table)] = table
-    return out

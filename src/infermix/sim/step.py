@@ -11,14 +11,16 @@ from infermix.jit import inline, kernel
 @inline
 def decode_step_s(pool: Any, base_s: float, decoding: int, kv_tokens: int) -> float:
     """Seconds of one step in which ``decoding`` sequences yield a token each."""
-    return base_s + pool.per_seq_s * decoding + pool.kv_s * kv_tokens
+    seconds: float = base_s + pool.per_seq_s * decoding + pool.kv_s * kv_tokens
+    return seconds
 
 
 @inline
 def decode_jump_s(pool: Any, base_s: float, decoding: int, kv_tokens: int, k: int) -> float:
     """Seconds of k decode steps in a row: every step reads ``decoding`` KV tokens more than the last."""
     one = decode_step_s(pool, base_s, decoding, kv_tokens)
-    return k * one + pool.kv_s * decoding * (0.5 * k * (k - 1))
+    seconds: float = k * one + pool.kv_s * decoding * (0.5 * k * (k - 1))
+    return seconds
 
 
 @kernel
