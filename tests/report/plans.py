@@ -13,6 +13,9 @@ BITE = """<b>&"'[red]"""
 """Means something to HTML and to the terminal's markup; must reach the reader as it stands."""
 
 
+ONE_MORE = "buying one all the same makes the fleet"
+
+
 def pool(name: str, kind: str = "hbm", **changes: Any) -> PoolPlan:
     plain = PoolPlan(
         name=name, system=f"system-{kind}", model="gpt-oss-120b", tp=8, pp=1, ep=1, dp=1, stages=None, weights="mxfp4",
@@ -87,7 +90,7 @@ def biting_plan() -> Plan:
             limit("limits.of_tomorrow", "piece"),
         ],
         why=[
-            Why(system="h100-x8", chosen=False, reason=f"coding: cannot {BITE}; buying one all the same makes the fleet 2.0% dearer"),
+            Why(system="h100-x8", chosen=False, reason=f"coding: cannot {BITE}; {ONE_MORE} 2.0% dearer"),
             Why(system="cs3", chosen=True, reason="serves 100% of coding; coding: 1,910 USD per million requests"),
         ],
         figures=["chips/a/mem_bytes_per_s", "chips/a/rent_usd_per_hour", f"odd {BITE}"],

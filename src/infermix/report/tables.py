@@ -65,9 +65,14 @@ def _table(title: str, columns: Iterable[str], left: int = 1) -> Table:
 
 def _print_headline(plan: Plan, console: Console) -> None:
     _say(console, Text(words.headline(plan), style="bold"))
-    _say(console, Text(words.proof(plan), style=_GOOD if plan.status == "proved" else _BAD))
-    told = " ".join(filter(None, (words.against_single(plan), words.against_bound(plan))))
-    _say(console, Text(told))
+    _say(
+        console,
+        Text(
+            words.proof(plan) or words.STATUS.get(plan.status, plan.status),
+            style=_GOOD if plan.status == "proved" else _BAD,
+        ),
+    )
+    _say(console, Text(" ".join(filter(None, (words.against_single(plan), words.against_bound(plan))))))
 
 
 def _kind(kind: str) -> Text:
@@ -188,12 +193,12 @@ def shortened(why: Why, room: int) -> str:
     parts = why.reason.replace("buying one all the same makes the fleet", "one more:").split("; ")
     parts = [part.replace(" even alone,", " alone,") for part in parts]
     order = sorted(range(len(parts)), key=lambda i: _weight(parts[i], why.chosen))
-    kept: set[int] = set()
-    for i in order:
+    kept = {order[0]}
+    for i in order[1:]:
         if len("; ".join(parts[k] for k in sorted(kept | {i}))) <= room:
             kept.add(i)
-    line = "; ".join(parts[i] for i in sorted(kept)) or parts[order[0]]
-    return line if len(line) <= room else f"{line[: room - 1].rstrip()}…"
+    line = "; ".join(parts[i] for i in sorted(kept))
+    return line if len(line) <= room else f"{line[: room - 1].rstrip()}\u2026"
 
 
 def _weight(part: str, chosen: bool) -> int:
@@ -205,7 +210,7 @@ def _print_doubts(plan: Plan, console: Console) -> None:
     console.print()
     groups = words.by_record(plan)
     counts = ", ".join(f"{name} {len(rows)}" for name, rows in groups.items())
-    said = f"{len(plan.unverified)} of {len(plan.figures)} catalogue figures that this hangs on{': ' if counts else ''}{counts}."
+    said = f"{len(plan.unverified)} of {len(plan.figures)} catalogue figures that this hangs on: {counts}."
     _say(console, Text.assemble(("Unverified: ", "bold"), said if groups else "none."))
     first = (f"{f.id} {words.quantity(f.value, f.unit)} ({words.figure_range(f)})" for f in words.weightiest(plan, 3))
     if listed := "; ".join(first):

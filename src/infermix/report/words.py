@@ -176,6 +176,8 @@ def headline(plan: Plan) -> str:
 
 def proof(plan: Plan) -> str:
     """What was proved and how, or what is missing."""
+    if not plan.fleet:
+        return ""
     ran = f"{len(plan.seeds)} seeds and {sum(c.requests for c in plan.classes.values()):,} simulated requests"
     if plan.status == "proved":
         low = [name for name, c in plan.classes.items() if not c.holds_low]
