@@ -43,7 +43,7 @@ def gemm_s(
     *,
     matrices: Floats | float = 1.0,
 ) -> Floats:
-    """Seconds to multiply ``tokens`` rows by ``matrices`` weight matrices of ``rows x columns``, which share the tokens.
+    """Seconds to multiply ``tokens`` rows by ``matrices`` weight matrices of ``rows x columns`` that share the tokens.
 
     ``weights`` rules the arithmetic, ``stored`` the bytes.
     """

@@ -10,6 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import numpy as np
+
 from infermix.arrays import Bools
 from infermix.fleet import Pool
 from infermix.metrics.goodput import meets
@@ -95,7 +97,7 @@ def _bisect(holds: Callable[[float], bool], bound: float) -> float:
 def _holds_alone(option: Option, demand: Demand, size: int, rate: float) -> bool:
     sample = thinned(demand.sample, max(LEAST, int(rate * HORIZON_S)))
     requests = scaled(sample, rate / _own_rate(sample))
-    good = good_requests(_run(option, size, requests), demand)
+    good = good_requests(_run(option, size, requests, [demand]), demand)
     return float(good[int(WARM_UP * len(requests)) :].mean()) >= _wanted(demand)
 
 
@@ -108,7 +110,7 @@ def _holds_mix(option: Option, demands: list[Demand], rates: dict[str, float], s
         sample = thinned(demand.sample, max(1, int(rate * horizon)))
         parts.append(scaled(sample, rate / _own_rate(sample)))
     requests = merged(parts)
-    run = _run(option, size, requests)
+    run = _run(option, size, requests, demands)
     counted = requests.arrival_s >= WARM_UP * horizon
     for c, demand in enumerate(demands):
         mine = counted & (requests.class_id == c)
@@ -117,9 +119,23 @@ def _holds_mix(option: Option, demands: list[Demand], rates: dict[str, float], s
     return True
 
 
-def _run(option: Option, size: int, requests: Requests) -> Run:
+def _run(option: Option, size: int, requests: Requests, demands: list[Demand]) -> Run:
+    """Simulate until the last request could have kept its promise; a backlog beyond that is all misses."""
     pool = Pool(name="pool", deployment=option.deployment, instances=size)
-    return simulate_pools(requests, [fleet_pool_spec(pool, requests, option.table)], "least_wait")
+    until_s = float(requests.arrival_s[-1]) + max(_promised_s(demand) for demand in demands)
+    return simulate_pools(requests, [fleet_pool_spec(pool, requests, option.table)], "least_wait", until_s=until_s)
+
+
+def _promised_s(demand: Demand) -> float:
+    """Longest time in which a request of the class could end and still be good [s]; endless without a promise on it."""
+    slo = demand.cls.slo
+    if slo.e2e_s is not None:
+        return slo.e2e_s
+    if slo.ttft_s is None or slo.tpot_s is None:
+        return np.inf
+    inputs, cached, outputs = demand.lengths
+    first = slo.ttft_s + slo.ttft_s_per_1k_uncached * float((inputs - cached).max()) / 1000
+    return first + slo.tpot_s * float(outputs.max())
 
 
 def _wanted(demand: Demand) -> float:

@@ -12,14 +12,16 @@ from infermix.errors import NoAnswer
 from infermix.fleet import Fleet
 from infermix.plan.evidence import Traffic
 from infermix.plan.limits import LimitUse, fleet_cost
+from infermix.plan.model import Solution
 from infermix.plan.problem import Limits
 from infermix.plan.prove import Progress, Proved, fleet_of, prove
-from infermix.plan.question import Question
+from infermix.plan.question import Demand, Question
 from infermix.plan.result import FigureUse, FrontierPoint, Limit, SingleChip, Why
 from infermix.plan.solve import Planner, choose, lower_bound, replanned
 
-FRONTIER = (0.4, 0.6, 1.0, 2.0, 4.0, 8.0)
+FRONTIER = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Promised TPOT of the strictest class, as multiples of the study's."""
+FRONTIER_ROUNDS = 8
 
 
 def single_chip_fleets(planner: Planner, traffic: Traffic, progress: Progress) -> list[SingleChip]:
@@ -163,38 +165,54 @@ def _about(planner: Planner, system: str, name: str, best: float | None) -> str:
     mine = _least_cost_per_request(planner, name, system)
     if mine is None or best is None:
         return f"{name}: not tried"
-    rank = "the cheapest" if mine <= best * 1.0001 else f"{mine / best:.2g} times the cheapest"
+    rank = "the cheapest" if mine <= best * 1.0001 else f"{_times(mine / best)} times the cheapest"
     return f"{name}: {mine * 1e6:,.0f} USD per million requests, {rank}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"
 
 
 def _cost_if_forced(planner: Planner, system: str, base: float) -> str:
     forced = choose(planner.narrowed(replace(planner.question, forced=system)))
     if forced is None:
         return ""
-    return f"{forced.usd_per_hour / base - 1:.1%} dearer" if forced.usd_per_hour > base + 1e-9 else "no dearer"
+    return f"{forced.usd_per_hour / base - 1:.1%} dearer" if forced.usd_per_hour > base * 1.001 else "no dearer"
 
 
-def frontier(planner: Planner, progress: Progress) -> list[FrontierPoint]:
-    """Cost against the speed promised to the strictest class."""
+def frontier(planner: Planner, proved: Proved, progress: Progress) -> list[FrontierPoint]:
+    """Cost against the speed promised to the strictest class, at simulated capacities.
+
+    A fleet that keeps a promise keeps every looser one, so costs never rise with looser promises.
+    """
     timed = [d for d in planner.question.demands if d.cls.slo.tpot_s is not None]
     if not timed:
         return []
     strict = min(timed, key=lambda d: d.cls.slo.tpot_s or 0.0)
-    points = []
+    points: list[FrontierPoint] = []
     for multiple in FRONTIER:
         tpot = multiple * (strict.cls.slo.tpot_s or 0.0)
         progress(f"frontier: {strict.name} at {tpot * 1e3:g} ms")
-        cls = msgspec.structs.replace(strict.cls, slo=msgspec.structs.replace(strict.cls.slo, tpot_s=tpot))
-        others = tuple(replace(d, cls=cls) if d.name == strict.name else d for d in planner.question.demands)
-        points.append(_frontier_point(planner, planner.question.with_demands(others), strict.name, tpot))
+        point = _frontier_point(planner, proved, strict, tpot)
+        tighter = points[-1] if points else None
+        if tighter and tighter.usd_per_hour is not None:
+            if point.usd_per_hour is None or point.usd_per_hour > tighter.usd_per_hour:
+                point = msgspec.structs.replace(point, usd_per_hour=tighter.usd_per_hour, systems=tighter.systems)
+        points.append(point)
     return points
 
 
-def _frontier_point(planner: Planner, question: Question, name: str, tpot_s: float) -> FrontierPoint:
-    point = FrontierPoint(class_name=name, tpot_s=tpot_s, usd_per_hour=None, lower_bound_usd_per_hour=None, systems={})
+def _frontier_point(planner: Planner, proved: Proved, strict: Demand, tpot_s: float) -> FrontierPoint:
+    point = FrontierPoint(
+        class_name=strict.name, tpot_s=tpot_s, usd_per_hour=None, lower_bound_usd_per_hour=None, systems={}
+    )
+    solution: Solution | None = proved.solution
+    other = planner
     try:
-        other = replanned(planner, question, keep=[d for d in question.class_names if d != name])
-        solution = choose(other)
+        if tpot_s != strict.cls.slo.tpot_s:
+            other = replanned(planner, planner.question.with_demands(_promised(planner, strict, tpot_s)), strict.name)
+            point = msgspec.structs.replace(point, lower_bound_usd_per_hour=lower_bound(other))
+            solution = choose(other, rounds=FRONTIER_ROUNDS)
     except NoAnswer:
         return point
     if solution is None:
@@ -209,6 +227,12 @@ def _frontier_point(planner: Planner, question: Question, name: str, tpot_s: flo
         lower_bound_usd_per_hour=lower_bound(other),
         systems=dict(sorted(systems.items())),
     )
+
+
+def _promised(planner: Planner, strict: Demand, tpot_s: float) -> tuple[Demand, ...]:
+    """The classes with another TPOT promised to one of them."""
+    cls = msgspec.structs.replace(strict.cls, slo=msgspec.structs.replace(strict.cls.slo, tpot_s=tpot_s))
+    return tuple(replace(d, cls=cls) if d.name == strict.name else d for d in planner.question.demands)
 
 
 def figures_used(question: Question, fleet: Fleet) -> list[str]:

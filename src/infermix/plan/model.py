@@ -23,7 +23,7 @@ TIE_BREAK_USD = 1e-6
 
 @dataclass(frozen=True)
 class Column:
-    """An option in a bracket of pool sizes (``least`` 0: any size); ``capacity``: what an instance serves there [1/s]."""
+    """An option in a bracket of pool sizes (``least`` 0: any size); ``capacity``: what an instance serves [1/s]."""
 
     option: Option
     least: int
@@ -116,11 +116,18 @@ def define_rates(program: Program) -> None:
 
 
 def define_capacity(program: Program) -> None:
-    """The classes of a pool share its instances: sum of rate / capacity <= n; no instance is bought to stand idle."""
+    """The classes of a pool share its instances: sum of rate / capacity <= n.
+
+    Where vendors are limited by spend, a pool must be at least half used: idle systems of a cheap vendor would
+    otherwise be bought to dilute the share of a dear one.
+    """
+    limits = program.question.limits
+    diluting = limits.max_vendor_share is not None and limits.vendor_share_of == "spend"
     for i, column in enumerate(program.columns):
         used = sum(program.rate[name, i] * (1.0 / rate) for name, rate in column.capacity.items())
         program.solver.addConstr(used <= program.instances[i], name=f"capacity_{i}")
-        program.solver.addConstr(used >= program.instances[i] - (1.0 - 1e-3), name=f"used_{i}")
+        if diluting:
+            program.solver.addConstr(used >= 0.5 * program.instances[i] - 1.0, name=f"used_{i}")
 
 
 def define_demand(program: Program) -> None:

@@ -53,7 +53,7 @@ def make_plan(study: Study, progress: Progress | None = None) -> Plan:
     say("limits and reasons")
     limits = explain.price_limits(planner, proved, limit_uses(question, proved.fleet, proved.nominal))
     reasons = explain.why(planner, proved)
-    points = explain.frontier(planner, say)
+    points = explain.frontier(planner, proved, say)
     figures = explain.figures_used(question, proved.fleet)
     cost = fleet_cost(question, proved.fleet)
     return Plan(

@@ -90,8 +90,9 @@ def make_planner(question: Question) -> Planner:
     return Planner(question, options, short, reasons, misfits)
 
 
-def replanned(planner: Planner, question: Question, keep: list[str]) -> Planner:
-    """A planner for the same market and other promises; capacities of the classes in ``keep`` stay known."""
+def replanned(planner: Planner, question: Question, changed: str) -> Planner:
+    """A planner for the same market with another promise to one class; capacities of the others stay known."""
+    keep = [name for name in question.class_names if name != changed]
     short, reasons = shortlist(question, planner.options)
     known = {option.name for option in short}
     short += [option for option in planner.short if option.name not in known]
@@ -100,10 +101,13 @@ def replanned(planner: Planner, question: Question, keep: list[str]) -> Planner:
     )
 
 
-def choose(planner: Planner, progress: Progress | None = None) -> Solution | None:
-    """Optimum over the shortlist with simulated capacities; None when the limits conflict."""
+def choose(planner: Planner, progress: Progress | None = None, *, rounds: int = ROUNDS) -> Solution | None:
+    """Optimum over the shortlist with simulated capacities; None when the limits conflict.
+
+    When the rounds run out, the best fleet among the capacities simulated so far.
+    """
     gap = ROUGH
-    for round_number in range(ROUNDS):
+    for round_number in range(rounds):
         solution = solve_once(planner, gap)
         if solution is None:
             return None
@@ -116,10 +120,18 @@ def choose(planner: Planner, progress: Progress | None = None) -> Solution | Non
             progress(f"capacities, round {round_number + 1}: {len(wanted)} simulated")
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(lambda job: planner.capacities.simulate(*job), wanted))
-    raise NoAnswer(f"capacities did not settle in {ROUNDS} rounds")
+    return _best_simulated(planner, rounds)
 
 
-def solve_once(planner: Planner, gap: float) -> Solution | None:
+def _best_simulated(planner: Planner, rounds: int) -> Solution | None:
+    for _ in range(rounds):
+        solution = solve_once(planner, planner.gap, simulated_only=True)
+        if solution is None or _mixes_hold(planner, solution):
+            return solution
+    raise NoAnswer(f"capacities did not settle in {rounds} rounds")
+
+
+def solve_once(planner: Planner, gap: float, *, simulated_only: bool = False) -> Solution | None:
     """The program with what is known now."""
     question = planner.question
     if planner.share_margin:
@@ -127,14 +139,14 @@ def solve_once(planner: Planner, gap: float) -> Solution | None:
             k: min(1.0, v * (1 + planner.share_margin)) for k, v in question.limits.min_share_output_tokens.items()
         }
         question = question.with_limits(_with_shares(question, shares))
-    return model.solve(model.build(question, _columns(planner)), gap)
+    return model.solve(model.build(question, _columns(planner, simulated_only)), gap)
 
 
 def _with_shares(question: Question, shares: dict[str, float]) -> Limits:
     return msgspec.structs.replace(question.limits, min_share_output_tokens=shares)
 
 
-def _columns(planner: Planner) -> list[Column]:
+def _columns(planner: Planner, simulated_only: bool) -> list[Column]:
     columns = []
     for option in planner.short:
         classes = [d for d in planner.question.demands if planner.may_serve(option, d)]
@@ -144,7 +156,8 @@ def _columns(planner: Planner) -> list[Column]:
         for least, beyond in zip(SIZES, (*SIZES[1:], SIZES[-1] * 4), strict=True):
             if least > top:
                 break
-            capacity = {d.name: planner.capacity(option, d, least) for d in classes}
+            usable = [d for d in classes if not simulated_only or planner.capacities.known(option, d, least)]
+            capacity = {d.name: planner.capacity(option, d, least) for d in usable}
             useful = {name: rate for name, rate in capacity.items() if rate > 0.0}
             if useful:
                 columns.append(Column(option, least, beyond - 1, useful))
