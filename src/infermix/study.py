@@ -26,6 +26,7 @@ from infermix.plan.result import Plan
 from infermix.sim.result import COMPLETED, REFUSED, UNFINISHED, Run
 from infermix.units import SECONDS_PER_HOUR, TOKENS_PER_MTOK
 from infermix.workload.arrivals import Drawn
+from infermix.workload.classes import Slo, TrafficClass
 
 SPEEDS = ("nominal", "low", "both")
 Progress = Callable[[str], None]
@@ -43,6 +44,17 @@ def report(plan: Plan, path: str | Path) -> None:
     from infermix.report.html import write_report
 
     write_report(plan, path)
+
+
+def workload(profile: str, *, slo: Slo, rate_per_s: float) -> TrafficClass:
+    """A traffic class from a packaged profile.
+
+    >>> workload("agentic-coding", slo=Slo(ttft_s=1.5, tpot_s=0.005), rate_per_s=20).profile
+    'agentic-coding'
+    """
+    cls = TrafficClass(profile=profile, slo=slo, rate_per_s=rate_per_s)
+    cls.check("workload")
+    return cls
 
 
 def simulate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import msgspec
@@ -17,11 +18,11 @@ from infermix.plan.problem import Limits
 from infermix.plan.prove import Progress, Proved, fleet_of, prove
 from infermix.plan.question import Demand, Question
 from infermix.plan.result import FigureUse, FrontierPoint, Limit, SingleChip, Why
-from infermix.plan.solve import Planner, choose, lower_bound, replanned
+from infermix.plan.solve import THREADS, Planner, choose, lower_bound, replanned
 
 FRONTIER = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Promised TPOT of the strictest class, as multiples of the study's."""
-FRONTIER_ROUNDS = 8
+FRONTIER_ROUNDS = 6
 
 
 def single_chip_fleets(planner: Planner, traffic: Traffic, progress: Progress) -> list[SingleChip]:
@@ -189,17 +190,21 @@ def frontier(planner: Planner, proved: Proved, progress: Progress) -> list[Front
     if not timed:
         return []
     strict = min(timed, key=lambda d: d.cls.slo.tpot_s or 0.0)
+    promised = [multiple * (strict.cls.slo.tpot_s or 0.0) for multiple in FRONTIER]
+    progress(f"frontier: {strict.name} at {promised[0] * 1e3:g} to {promised[-1] * 1e3:g} ms")
+    with ThreadPoolExecutor(THREADS) as pool:
+        solved = list(pool.map(lambda tpot_s: _frontier_point(planner, proved, strict, tpot_s), promised))
     points: list[FrontierPoint] = []
-    for multiple in FRONTIER:
-        tpot = multiple * (strict.cls.slo.tpot_s or 0.0)
-        progress(f"frontier: {strict.name} at {tpot * 1e3:g} ms")
-        point = _frontier_point(planner, proved, strict, tpot)
-        tighter = points[-1] if points else None
-        if tighter and tighter.usd_per_hour is not None:
-            if point.usd_per_hour is None or point.usd_per_hour > tighter.usd_per_hour:
-                point = msgspec.structs.replace(point, usd_per_hour=tighter.usd_per_hour, systems=tighter.systems)
-        points.append(point)
+    for point in solved:
+        points.append(_no_dearer(point, points[-1]) if points else point)
     return points
+
+
+def _no_dearer(point: FrontierPoint, tighter: FrontierPoint) -> FrontierPoint:
+    """The point, or the tighter promise's fleet where that is cheaper."""
+    if tighter.usd_per_hour is None or (point.usd_per_hour or float("inf")) <= tighter.usd_per_hour:
+        return point
+    return msgspec.structs.replace(point, usd_per_hour=tighter.usd_per_hour, systems=tighter.systems)
 
 
 def _frontier_point(planner: Planner, proved: Proved, strict: Demand, tpot_s: float) -> FrontierPoint:

@@ -223,7 +223,13 @@ def _replace(deployment: Deployment, **changes: object) -> Deployment:
     return msgspec.structs.replace(deployment, **changes)
 
 
-def shortlist(question: Question, options: list[Option]) -> tuple[list[Option], dict[str, dict[str, str]]]:
+Rankings = dict[Demand, tuple[dict[str, list["Option"]], dict[str, str]]]
+"""Class → (system → its able options, cheapest per request first; system → the mildest reason against it)."""
+
+
+def shortlist(
+    question: Question, options: list[Option], rankings: Rankings
+) -> tuple[list[Option], dict[str, dict[str, str]]]:
     """(options worth simulating, class → system → why it cannot serve the class).
 
     For each class the cheapest options of each system by optimistic capacity: ``KEPT`` of those that fit into a
@@ -233,7 +239,9 @@ def shortlist(question: Question, options: list[Option]) -> tuple[list[Option], 
     keep: dict[str, Option] = {}
     reasons: dict[str, dict[str, str]] = {}
     for demand in question.demands:
-        ranked, refused = _rank(options, demand)
+        if demand not in rankings:
+            rankings[demand] = _rank(options, demand)
+        ranked, refused = rankings[demand]
         for rows in ranked.values():
             keep |= {option.name: option for option in _best(rows)}
         reasons[demand.name] = {system: reason for system, reason in refused.items() if system not in ranked}
@@ -244,7 +252,6 @@ def shortlist(question: Question, options: list[Option]) -> tuple[list[Option], 
 
 
 def _rank(options: list[Option], demand: Demand) -> tuple[dict[str, list[Option]], dict[str, str]]:
-    """(system → its able options, cheapest per request first; system → the mildest reason against it)."""
     work = work_of(demand)
     able: dict[str, list[tuple[float, str, Option]]] = {}
     refused: dict[str, Refusal] = {}

@@ -141,9 +141,8 @@ def _thin(question: Question, traffic: Traffic, fleet: Fleet, say: Progress) -> 
         for p in sorted(range(len(fleet.pools)), key=lambda i: -_instance_cost(question, fleet.pools[i])):
             smaller, broken = _smaller(question, traffic, fleet, p)
             if smaller is not None:
-                say(
-                    f"thinned: {fleet.pools[p].name}, {fleet.pools[p].instances} to {_taken(smaller, fleet.pools[p].name)}"
-                )
+                name, before = fleet.pools[p].name, fleet.pools[p].instances
+                say(f"thinned: {name}, {before} to {_taken(smaller, name)}")
                 fleet = smaller
                 break
             removals.append({"pool": fleet.pools[p].name, "breaks": broken})

@@ -18,7 +18,7 @@ from infermix.errors import NoAnswer
 from infermix.plan import model
 from infermix.plan.capacity import SIZES, Capacities, mix_factor
 from infermix.plan.model import Column, Solution
-from infermix.plan.options import Option, all_options, queue_free_capacity, refuse, shortlist, work_of
+from infermix.plan.options import Option, Rankings, all_options, queue_free_capacity, shortlist, work_of
 from infermix.plan.problem import Limits
 from infermix.plan.question import Demand, Question
 
@@ -38,6 +38,7 @@ class Planner:
     short: list[Option]
     reasons: dict[str, dict[str, str]]
     misfits: dict[str, str]
+    rankings: Rankings
     capacities: Capacities = field(default_factory=Capacities)
     derate: dict[tuple[str, str], float] = field(default_factory=dict)
     """(option, class) → factor on its simulated capacity, below 1 after a proof that failed."""
@@ -45,7 +46,8 @@ class Planner:
     """Added to least shares of tokens, relatively, after a proof that missed one."""
     gap: float = 2e-3
     """Relative gap to which the final program is solved."""
-    allowed: dict[tuple[str, str], bool] = field(default_factory=dict)
+    able: dict[Demand, set[str]] = field(default_factory=dict)
+    """Class → names of the options that can hold its promise alone and idle."""
     mixes: dict[tuple[object, ...], float] = field(default_factory=dict)
     """(option, instances, rates) → how much of the mix it holds."""
 
@@ -58,10 +60,11 @@ class Planner:
             short=[o for o in self.short if o.offer.system.id in offered],
             reasons=self.reasons,
             misfits=self.misfits,
+            rankings=self.rankings,
             capacities=self.capacities,
             derate=dict(self.derate),
             share_margin=self.share_margin,
-            allowed=self.allowed,
+            able=self.able,
             mixes=self.mixes,
         )
 
@@ -77,27 +80,35 @@ class Planner:
 
     def may_serve(self, option: Option, demand: Demand) -> bool:
         """Whether an option can hold a class's promise alone and idle."""
-        key = (option.name, demand.name)
-        if key not in self.allowed:
-            self.allowed[key] = refuse(option, demand) is None
-        return self.allowed[key]
+        if demand not in self.able:
+            ranked, _ = self.rankings[demand]
+            self.able[demand] = {o.name for options in ranked.values() for o in options}
+        return option.name in self.able[demand]
 
 
 def make_planner(question: Question) -> Planner:
     """Options and shortlist of a question; NoAnswer when a class or the model has none."""
     options, misfits = all_options(question)
-    short, reasons = shortlist(question, options)
-    return Planner(question, options, short, reasons, misfits)
+    rankings: Rankings = {}
+    short, reasons = shortlist(question, options, rankings)
+    return Planner(question, options, short, reasons, misfits, rankings)
 
 
 def replanned(planner: Planner, question: Question, changed: str) -> Planner:
     """A planner for the same market with another promise to one class; capacities of the others stay known."""
     keep = [name for name in question.class_names if name != changed]
-    short, reasons = shortlist(question, planner.options)
+    short, reasons = shortlist(question, planner.options, planner.rankings)
     known = {option.name for option in short}
     short += [option for option in planner.short if option.name not in known]
     return Planner(
-        question, planner.options, short, reasons, planner.misfits, planner.capacities.copy_of_classes(keep), gap=ROUGH
+        question=question,
+        options=planner.options,
+        short=short,
+        reasons=reasons,
+        misfits=planner.misfits,
+        rankings=planner.rankings,
+        capacities=planner.capacities.copy_of_classes(keep),
+        gap=ROUGH,
     )
 
 
