@@ -84,6 +84,8 @@ class StepTable:
 
 
 _COMPILED: dict[bytes, StepTable] = {}
+MOST_COMPILED = 2048
+"""Tables remembered (up to 128 kB each); beyond that all are forgotten."""
 
 
 def compile_table(deployment: Deployment) -> StepTable:
@@ -98,6 +100,8 @@ def compile_table(deployment: Deployment) -> StepTable:
     """
     key = msgspec.json.encode(deployment)
     if key not in _COMPILED:
+        if len(_COMPILED) >= MOST_COMPILED:
+            _COMPILED.clear()
         _COMPILED[key] = _compile(check_deployment(deployment))
     return _COMPILED[key]
 
@@ -170,7 +174,14 @@ def _speed(d: Deployment) -> tuple[float, float]:
     """Ends of the interval of speed: MoE models have their own where a family states it."""
     figures = d.efficiency.figures
     figure = figures.get("speed_moe", figures["speed"]) if d.model.experts else figures["speed"]
-    return figure.low or 1.0, figure.high or 1.0
+    high = figure.high or 1.0
+    if not d.is_pipeline:
+        high = min(high, *(1.0 / figures[name].value for name in _SHARES_OF_PEAK))
+    return figure.low or 1.0, high
+
+
+_SHARES_OF_PEAK = ("gemm_flop", "gemm_flop_fp8", "gemm_bytes", "attention_bytes", "attention_flop")
+"""No interval may reach beyond the datasheet: share of peak times ``high`` stays at or below 1."""
 
 
 def step_time_s(deployment: Deployment, *, decode_seqs: ArrayLike, context_tokens: ArrayLike) -> Floats:
