@@ -86,49 +86,42 @@ def check_deployment(deployment: Deployment) -> Deployment:
         raise InputError("unknown weight dtype", where=where, value=d.weights, allowed=", ".join(BYTES_PER_WEIGHT))
     if d.kv not in BYTES_PER_KV:
         raise InputError("unknown KV dtype", where=where, value=d.kv, allowed=", ".join(BYTES_PER_KV))
-    if d.is_pipeline:
-        if d.stages < 1:
-            raise InputError(
-                "stages missing", where=where, value=d.stages, allowed="systems in line for one replica, 1 or more"
-            )
-        if (d.tp, d.dp) != (1, 1):
-            raise InputError(
-                "tp and dp are for HBM machines",
-                where=where,
-                value=(d.tp, d.dp),
-                allowed="1 and 1; stages alone lays out SRAM machines",
-            )
-    elif d.tp < 1 or d.dp < 1 or d.stages:
-        raise InputError(
-            "tp and dp must be 1 or more, and stages is for SRAM machines", where=where, value=(d.tp, d.dp, d.stages)
-        )
-    elif d.model.heads % d.tp:
-        raise InputError(
-            "tp must divide the attention heads", where=where, value=d.tp, allowed=f"divisors of {d.model.heads}"
-        )
-    elif d.systems_per_instance > 1:
-        raise InputError(
-            "tp x dp exceeds the chips of one system", where=where, value=d.chips, allowed=f"up to {d.system.chips}"
-        )
-    if d.model.mla_kv_lora:
-        raise InputError(
-            "models with MLA are not modelled yet",
-            where=where,
-            value=d.model.id,
-            allowed="dense and MoE models with grouped-query attention",
-        )
-    if d.model.sliding_window and d.model.sliding_layers >= d.model.layers:
-        raise InputError(
-            "models whose layers all slide are not modelled yet",
-            where=where,
-            value=d.model.id,
-            allowed="models with a layer of full attention",
-        )
+    (_check_stages if d.is_pipeline else _check_parallelism)(d, where)
+    _check_model(d, where)
     if not 1 <= d.max_num_seqs <= d.max_batched_tokens:
-        raise InputError(
-            "max_num_seqs out of range", where=where, value=d.max_num_seqs, allowed=f"1 to {d.max_batched_tokens}"
-        )
+        allowed = f"1 to {d.max_batched_tokens}"
+        raise InputError("max_num_seqs out of range", where=where, value=d.max_num_seqs, allowed=allowed)
     return d
+
+
+def _check_stages(d: Deployment, where: str) -> None:
+    if d.stages < 1:
+        allowed = "systems in line for one replica, 1 or more"
+        raise InputError("stages missing", where=where, value=d.stages, allowed=allowed)
+    if (d.tp, d.dp) != (1, 1):
+        allowed = "1 and 1; stages alone lays out SRAM machines"
+        raise InputError("tp and dp are for HBM machines", where=where, value=(d.tp, d.dp), allowed=allowed)
+
+
+def _check_parallelism(d: Deployment, where: str) -> None:
+    if d.tp < 1 or d.dp < 1 or d.stages:
+        what = "tp and dp must be 1 or more, and stages is for SRAM machines"
+        raise InputError(what, where=where, value=(d.tp, d.dp, d.stages))
+    if d.model.heads % d.tp:
+        allowed = f"divisors of {d.model.heads}"
+        raise InputError("tp must divide the attention heads", where=where, value=d.tp, allowed=allowed)
+    if d.systems_per_instance > 1:
+        allowed = f"up to {d.system.chips}"
+        raise InputError("tp x dp exceeds the chips of one system", where=where, value=d.chips, allowed=allowed)
+
+
+def _check_model(d: Deployment, where: str) -> None:
+    if d.model.mla_kv_lora:
+        allowed = "dense and MoE models with grouped-query attention"
+        raise InputError("models with MLA are not modelled yet", where=where, value=d.model.id, allowed=allowed)
+    if d.model.sliding_window and d.model.sliding_layers >= d.model.layers:
+        what = "models whose layers all slide are not modelled yet"
+        raise InputError(what, where=where, value=d.model.id, allowed="models with a layer of full attention")
 
 
 def narrowest_bits(chip: Chip, efficiency: Efficiency) -> int:

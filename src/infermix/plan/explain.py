@@ -87,8 +87,9 @@ def without_share_limits(
     }
 
 
-def price_limits(planner: Planner, proved: Proved, uses: list[LimitUse]) -> list[Limit]:
+def price_limits(planner: Planner, proved: Proved, uses: list[LimitUse], progress: Progress) -> list[Limit]:
     """Each limit with the worth of one more unit, found by solving again with that unit more."""
+    progress("what one more of each limit is worth")
     base = proved.solution.usd_per_hour
     rows = []
     for use in uses:
@@ -129,8 +130,9 @@ def _relaxed(question: Question, use: LimitUse) -> tuple[Question | None, str, f
     return question.with_limits(msgspec.structs.replace(limits, min_share_output_tokens=shares)), "1 % point", 0.01
 
 
-def why(planner: Planner, proved: Proved) -> list[Why]:
+def why(planner: Planner, proved: Proved, progress: Progress) -> list[Why]:
     """A sentence for every system on the market."""
+    progress("why each system is in or out")
     chosen = {p.deployment.system.id for p in proved.fleet.pools}
     best = {d.name: _least_cost_per_request(planner, d.name, None) for d in planner.question.demands}
     rows = []

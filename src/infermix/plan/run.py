@@ -21,7 +21,7 @@ from infermix.plan.problem import Study
 from infermix.plan.prove import Proved, prove
 from infermix.plan.question import Question, ask
 from infermix.plan.result import ClassPlan, Plan, PoolPlan
-from infermix.plan.solve import lower_bound, make_planner
+from infermix.plan.solve import Planner, lower_bound, make_planner
 from infermix.units import SECONDS_PER_HOUR, TOKENS_PER_MTOK
 
 Progress = Callable[[str], None]
@@ -48,14 +48,14 @@ def make_plan(study: Study, progress: Progress | None = None) -> Plan:
     if proved is None:
         raise NoAnswer(name_conflict(planner))
     prove_s = time.perf_counter() - planned
-    singles = explain.single_chip_fleets(planner, traffic, say)
-    relaxed = explain.without_share_limits(planner, proved, traffic, say)
-    say("limits and reasons")
-    limits = explain.price_limits(planner, proved, limit_uses(question, proved.fleet, proved.nominal))
-    reasons = explain.why(planner, proved)
-    points = explain.frontier(planner, proved, say)
-    figures = explain.figures_used(question, proved.fleet)
-    cost = fleet_cost(question, proved.fleet)
+    made = _answer(planner, traffic, proved, bound, say)
+    return msgspec.structs.replace(made, prove_s=prove_s, plan_s=time.perf_counter() - clock)
+
+
+def _answer(planner: Planner, traffic: Traffic, proved: Proved, bound: float, say: Progress) -> Plan:
+    """The proved fleet with everything that explains it."""
+    question, study, fleet = planner.question, planner.question.study, proved.fleet
+    cost, figures = fleet_cost(question, fleet), explain.figures_used(question, fleet)
     return Plan(
         tool_version=__version__,
         study=study.name or study.path,
@@ -69,26 +69,23 @@ def make_plan(study: Study, progress: Progress | None = None) -> Plan:
         usd_per_hour=cost,
         lower_bound_usd_per_hour=bound,
         gap=cost / bound - 1.0,
-        fleet=[_pool(question, proved, p) for p in range(len(proved.fleet.pools))],
+        fleet=[_pool(question, proved, p) for p in range(len(fleet.pools))],
         serves={
-            name: {p.name: p.serves[name] for p in proved.fleet.pools if name in p.serves}
-            for name in question.class_names
+            name: {p.name: p.serves[name] for p in fleet.pools if name in p.serves} for name in question.class_names
         },
         classes={d.name: _class(question, proved, traffic, c) for c, d in enumerate(question.demands)},
         unmet=dict.fromkeys(question.class_names, 0.0),
         minimal=proved.removals,
-        single_chip=singles,
-        without_share_limits=relaxed,
-        limits=limits,
-        why=reasons,
+        single_chip=explain.single_chip_fleets(planner, traffic, say),
+        without_share_limits=explain.without_share_limits(planner, proved, traffic, say),
+        limits=explain.price_limits(planner, proved, limit_uses(question, fleet, proved.nominal), say),
+        why=explain.why(planner, proved, say),
         figures=figures,
         unverified=explain.unverified(question, figures),
-        frontier=points,
+        frontier=explain.frontier(planner, proved, say),
         usd_per_mtok=usd_per_mtok(question, cost),
         assumptions=assumptions(proved),
         rounds=proved.rounds,
-        plan_s=time.perf_counter() - clock,
-        prove_s=prove_s,
     )
 
 
