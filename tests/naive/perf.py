@@ -216,7 +216,10 @@ class Roofline:
         volume = 0.0
         for _ in range(2 * (self.d.tp - 1)):
             volume += tokens * self.model.hidden * BF16 / self.d.tp
-        rate = self.figures["allreduce_bytes"] * value(self.d.chip.link_bytes_per_s)
+        link = value(self.d.chip.link_bytes_per_s)
+        rate = self.figures["allreduce_bytes"] * link
+        if rate > link and "NVSwitch" not in self.d.chip.link:
+            rate = link
         return self.figures["allreduce_start_s"] + volume / rate
 
     def layer(self, tokens: float, *, moe: bool, sliding: bool) -> float:
