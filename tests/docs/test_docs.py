@@ -17,6 +17,7 @@ from infermix.perf.predict import Prediction
 from infermix.plan import result
 from infermix.plan.problem import Limits, Market, Objective, Prove, Simulate, Study, parse_study
 from infermix.workload.classes import Slo, TrafficClass
+from tests.docs.refresh_readme import refreshed
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -189,3 +190,9 @@ def test_figures_counted_in_the_readme_are_those_of_the_catalogue() -> None:
     counts = [len(part) for part in parts[:4]]
     assert "{} chips, {} systems, {} models and {} prices".format(*counts) in text
     assert f"{kinds.count('unverified'):,} of {len(kinds):,}" in text
+
+
+@pytest.mark.parametrize("word", ["infermix perf", "infermix catalog"])
+def test_outputs_in_the_readme_are_what_the_command_prints(word: str) -> None:
+    assert word in TEXT[README]
+    assert refreshed(TEXT[README], word) == TEXT[README], "run tests/docs/refresh_readme.py"
