@@ -7,8 +7,9 @@ InfermixError
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class InfermixError(Exception):
@@ -40,6 +41,21 @@ class InputError(InfermixError):
             parts.append(mend)
         super().__init__("; ".join(parts))
         self.what, self.where, self.value = what, where, value
+
+
+@contextlib.contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put a place in front of input errors raised inside.
+
+    >>> with located("study.toml: model"):
+    ...     raise InputError("unknown model", value="lama")
+    Traceback (most recent call last):
+    infermix.errors.InputError: study.toml: model: unknown model; got 'lama'
+    """
+    try:
+        yield
+    except InputError as fault:
+        raise InputError(str(fault), where=where) from None
 
 
 class NoAnswer(InfermixError):

@@ -10,7 +10,7 @@ import numpy as np
 from infermix.arrays import Floats
 from infermix.catalog.load import Catalog
 from infermix.catalog.query import find_model, find_system
-from infermix.errors import InputError, near_miss
+from infermix.errors import InputError, located, near_miss
 from infermix.perf.deployment import MAX_BATCHED_TOKENS, MAX_NUM_SEQS, Deployment, Role, best_weights
 
 
@@ -71,7 +71,9 @@ class PoolRow(msgspec.Struct, frozen=True, forbid_unknown_fields=False, kw_only=
 
 def make_deployment(catalog: Catalog, row: PoolRow, model: str, where: str) -> Deployment:
     """The deployment that a row of a file describes."""
-    system = find_system(row.system, catalog)
+    with located(where):
+        system = find_system(row.system, catalog)
+        found = find_model(row.model or model, catalog)
     chip = catalog.chips[system.chip]
     if not chip.efficiency:
         raise InputError(
@@ -89,15 +91,14 @@ def make_deployment(catalog: Catalog, row: PoolRow, model: str, where: str) -> D
         raise InputError(
             "pools for prefill or decode alone are not simulated yet", where=where, value=row.role, allowed="both"
         )
-    found = find_model(row.model or model, catalog)
     pipeline = efficiency.machine == "pipeline"
     return Deployment(
         model=found,
         system=system,
         chip=chip,
         efficiency=efficiency,
-        tp=1 if pipeline else row.tp or system.chips // (row.dp or 1),
-        dp=1 if pipeline else row.dp or 1,
+        tp=row.tp if row.tp is not None else 1 if pipeline else system.chips // max(1, row.dp or 1),
+        dp=row.dp if row.dp is not None else 1,
         stages=row.stages or 0,
         weights=row.weights or best_weights(found, chip, efficiency),
         kv=row.kv,

@@ -12,10 +12,10 @@ import msgspec
 import numpy as np
 
 from infermix.catalog.load import Catalog
-from infermix.catalog.parse import convert, toml
+from infermix.catalog.parse import check_keys, convert, toml
 from infermix.catalog.query import find_model
 from infermix.cost.rent import hourly_price
-from infermix.errors import InfermixError, InputError
+from infermix.errors import InfermixError, InputError, located
 from infermix.fleet import Fleet, PoolRow, make_fleet
 from infermix.metrics.goodput import meets
 from infermix.metrics.latency import percentiles
@@ -86,7 +86,8 @@ def simulate(
     wanted = speeds or ("both" if planned else "nominal")
     if wanted not in SPEEDS:
         raise InputError("unknown speeds", value=wanted, allowed=", ".join(SPEEDS))
-    model = find_model(opened.model, facts)
+    with located(f"{opened.path}: model"):
+        model = find_model(opened.model, facts)
     first = opened.simulate.seed if seed is None else seed
     if requests is not None and requests < 1:
         raise InputError("requests must be 1 or more", value=requests)
@@ -157,7 +158,13 @@ def _read_rows(path: Path) -> tuple[dict[str, PoolRow], bool]:
     raw = toml(text, str(path))
     if not isinstance(raw.get("fleet"), dict) or not raw["fleet"]:
         raise InputError("no fleet in it", where=str(path), allowed="[fleet.NAME] tables")
-    return {name: convert(PoolRow, row, f"{path}: fleet.{name}") for name, row in raw["fleet"].items()}, False
+    rows = {}
+    for name, row in raw["fleet"].items():
+        if not isinstance(row, dict):
+            raise InputError("a pool must be a table", where=f"{path}: fleet.{name}", value=row)
+        check_keys(row, PoolRow.__struct_fields__, f"{path}: fleet.{name}")
+        rows[name] = convert(PoolRow, row, f"{path}: fleet.{name}")
+    return rows, False
 
 
 def _plan_rows(rows: list[Any], where: str) -> dict[str, PoolRow]:
@@ -254,7 +261,8 @@ def _usd_per_mtok(study: Study, fleet: Fleet, run: Run) -> dict[str, float] | No
     if not tokens.all() or not run.simulated_s:
         return None
     spent = hourly / SECONDS_PER_HOUR * run.simulated_s * TOKENS_PER_MTOK
-    return {"input": spent / tokens[0], "output": spent / tokens[1], "blended": spent / tokens.sum()}
+    laid_on = {"input": tokens[0], "output": tokens[1], "blended": tokens.sum()}
+    return {name: float(spent / amount) for name, amount in laid_on.items()}
 
 
 def _peak_rss_bytes() -> int:

@@ -94,7 +94,7 @@ def test_refusals_name_the_system_and_what_to_state(
     with pytest.raises(InputError) as told:
         hourly_price(record, basis, Terms(**terms))
     message = str(told.value)
-    for part in (*must, f"market.systems {record.id}", f"[market.prices] {record.id} = USD per hour"):
+    for part in (*must, f"{record.id}: ", f"[market.prices] {record.id} = USD per hour"):
         assert part in message
     assert "\n" not in message
 

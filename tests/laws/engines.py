@@ -51,6 +51,7 @@ def kernel_engine(
             serves=np.array([pool.serves_class(k) for k in range(classes)], dtype=np.bool_),
             prefill_s_per_token=pool.prefill_s_per_token,
             step_s=pool.step_s,
+            max_context=pool.max_context,
         )
         for pool in pools
     ]

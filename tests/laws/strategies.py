@@ -172,6 +172,7 @@ def cases(draw: st.DrawFn, *, ample_kv: bool = False, serve_all: bool = False) -
                 serves=None if serve_all or draw(st.booleans()) else some,
                 prefill_s_per_token=luck.uniform(1e-4, 1e-3),
                 step_s=luck.uniform(0.01, 0.03),
+                max_context=10**9 if ample_kv else draw(st.sampled_from([10**9, longest + outputs, max(2, longest)])),
             )
         )
     share = [[luck.choice([0.0, luck.random(), luck.random()]) for _ in pools] for _ in range(classes)]

@@ -73,14 +73,14 @@ def _carries(question: Question, columns: list[Column], counts: tuple[int, ...])
         used = [1.0 / columns[i].capacity[d.name] if j == i else 0.0 for d, j in cells]
         upper.append((used, float(n)))
         if _must_be_used(question) and n:
-            upper.append(([-x for x in used], 1.0 - 0.5 * n))
+            upper.append(([-x for x in used], 0.45 - 0.5 * n))
     upper += _shares(question, columns, cells)
     exact: Rows = [([float(d.name == e.name) for d, _ in cells], e.rate_per_s) for e in question.demands]
     return _not_empty(upper, exact, len(cells))
 
 
 def _must_be_used(question: Question) -> bool:
-    """A pool must be at least half used (less one instance) where idle systems would dilute a vendor's share."""
+    """A pool must be used, by half less 0.45 instances, where idle systems would dilute a vendor's share."""
     return question.limits.max_vendor_share is not None and question.limits.vendor_share_of == "spend"
 
 

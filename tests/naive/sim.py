@@ -41,6 +41,7 @@ class NaivePool:
     serves: set[int] | None
     prefill_s_per_token: float
     step_s: float
+    max_context: int = 10**9
 
     def serves_class(self, class_id: int) -> bool:
         return self.serves is None or class_id in self.serves
@@ -163,7 +164,8 @@ class Instance:
 
     def accept(self, request: Request) -> bool:
         """Join the end of the queue; False: it could never finish here."""
-        if request.input + request.output - 1 > self.pool.capacity_tokens():
+        total = request.input + request.output
+        if total - 1 > self.pool.capacity_tokens() or total > self.pool.max_context:
             return False
         self.waiting.append(Sequence(request))
         self.inflight += 1
@@ -344,7 +346,9 @@ def simulate(
 
     def arrive(request: Request) -> None:
         eligible = [
-            one.pool.serves_class(request.class_id) and request.input + 1 <= one.pool.capacity_tokens()
+            one.pool.serves_class(request.class_id)
+            and request.input + 1 <= one.pool.capacity_tokens()
+            and request.input + 1 <= one.pool.max_context
             for one in instances
         ]
         view = FleetView(
@@ -364,7 +368,7 @@ def simulate(
             sent=np.array(sent, dtype=np.int64),
         )
         ask = Ask(
-            index=request.row,
+            number=request.row,
             class_id=request.class_id,
             model_id=int(requests.model_id[request.row]),
             session=int(requests.session[request.row]),

@@ -190,7 +190,6 @@ def test_long_contexts_are_clipped_and_counted(tmp_path: Path) -> None:
     assert found["requests"] == 40 == found["completed"] and found["clipped"] == {"long": 10}
 
 
-@pytest.mark.xfail(reason="requests beyond the model's context are served where KV memory has room", strict=True)
 def test_long_contexts_are_refused_where_the_class_says_so(tmp_path: Path) -> None:
     found = long_contexts(tmp_path, "refuse")
     assert found["clipped"] == {} and (found["completed"], found["refused"]) == (30, 10)

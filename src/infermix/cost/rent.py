@@ -87,7 +87,7 @@ def _own_cost(system: System, terms: Terms, basis: CostBasis) -> HourlyPrice:
     if system.capital_usd is None:
         raise InputError(
             "no price in the catalogue",
-            where=f"market.systems {system.id}",
+            where=system.id,
             mend=f"state one: [market.prices] {system.id} = USD per hour",
         )
     if terms.life_years is None or terms.usd_per_kwh is None:
@@ -108,6 +108,6 @@ def _refusal(system: System, basis: str, terms: str) -> InputError:
     has = [name for name in ("rent_usd_per_hour", "capital_usd", "operator_cost_usd_per_hour") if getattr(system, name)]
     return InputError(
         f"no {basis} price in the catalogue, which has {', '.join(has)}",
-        where=f"market.systems {system.id}",
+        where=system.id,
         mend=f"state {terms} to convert it, or the price: [market.prices] {system.id} = USD per hour",
     )

@@ -56,6 +56,13 @@ class Capacities:
         known = [rate for (name, cls, _), rate in self._known.items() if (name, cls) == (option.name, demand.name)]
         return max(known) if known else self.per_instance(option, demand, SIZES[0])
 
+    def lowest_known(self, option: Option, demand: Demand) -> float:
+        """The lowest simulated capacity per instance above nothing; optimistic if none was simulated."""
+        known = [
+            r for (name, cls, _), r in self._known.items() if (name, cls) == (option.name, demand.name) and r > 0.0
+        ]
+        return min(known) if known else self.per_instance(option, demand, -1)
+
     def copy_of_classes(self, keep: list[str]) -> Capacities:
         """What is known of some classes, for a question that changes the others."""
         other = Capacities()

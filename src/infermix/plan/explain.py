@@ -177,6 +177,8 @@ def _times(ratio: float) -> str:
 
 
 def _cost_if_forced(planner: Planner, system: str, base: float) -> str:
+    if all(system in refused for refused in planner.reasons.values()) or system in planner.misfits:
+        return ""
     forced = choose(planner.narrowed(replace(planner.question, forced=system)))
     if forced is None:
         return ""

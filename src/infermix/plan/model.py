@@ -43,6 +43,8 @@ class Program:
     opened: list[Any] = field(default_factory=list)
     rate: dict[tuple[str, int], Any] = field(default_factory=dict)
     """(class, column) → requests a second sent there."""
+    unserved: list[str] = field(default_factory=list)
+    """Classes that no column can serve: the program is infeasible."""
 
 
 @dataclass(frozen=True)
@@ -118,23 +120,27 @@ def define_rates(program: Program) -> None:
 def define_capacity(program: Program) -> None:
     """The classes of a pool share its instances: sum of rate / capacity <= n.
 
-    Where vendors are limited by spend, a pool must be at least half used: idle systems of a cheap vendor would
-    otherwise be bought to dilute the share of a dear one.
+    Where vendors are limited by spend, a pool must be used, a large one by half: idle systems of a cheap vendor
+    would otherwise be bought to dilute the share of a dear one. The relaxation leaves this out, as a bound may.
     """
     limits = program.question.limits
     diluting = limits.max_vendor_share is not None and limits.vendor_share_of == "spend"
     for i, column in enumerate(program.columns):
         used = sum(program.rate[name, i] * (1.0 / rate) for name, rate in column.capacity.items())
         program.solver.addConstr(used <= program.instances[i], name=f"capacity_{i}")
-        if diluting:
-            program.solver.addConstr(used >= 0.5 * program.instances[i] - 1.0, name=f"used_{i}")
+        opened = program.opened[i]
+        if diluting and opened is not None:
+            program.solver.addConstr(used >= 0.5 * program.instances[i] - 0.45 * opened, name=f"used_{i}")
 
 
 def define_demand(program: Program) -> None:
     """Every request of every class is served."""
     for demand in program.question.demands:
-        sent = _sum([v for (name, _), v in program.rate.items() if name == demand.name])
-        program.solver.addConstr(sent == demand.rate_per_s, name=f"demand_{demand.name}")
+        sent = [v for (name, _), v in program.rate.items() if name == demand.name]
+        if sent:
+            program.solver.addConstr(_sum(sent) == demand.rate_per_s, name=f"demand_{demand.name}")
+        else:
+            program.unserved.append(demand.name)
 
 
 def define_one_bracket(program: Program) -> None:
@@ -222,15 +228,17 @@ def power_w(column: Column) -> float:
     return watts
 
 
-def solve(program: Program, gap: float = 1e-3) -> Solution | None:
+def solve(program: Program, gap: float = 1e-3, tie_break: float = TIE_BREAK_USD) -> Solution | None:
     """Least cost to a relative gap; None when the program is infeasible."""
     h = program.solver
+    if program.unserved:
+        return None
     h.setOptionValue("mip_rel_gap", gap)
-    h.minimize(_sum(_costs(program)) + TIE_BREAK_USD * _sum(program.instances))
+    h.minimize(_sum(_costs(program)) + tie_break * _sum(program.instances))
     if h.getModelStatus() != highspy.HighsModelStatus.kOptimal:
         return None
     values = h.getSolution().col_value
-    choices = []
+    choices, cost = [], 0.0
     for i, column in enumerate(program.columns):
         n = ceil(values[program.instances[i].index] - 1e-6)
         if n == 0:
@@ -238,9 +246,9 @@ def solve(program: Program, gap: float = 1e-3) -> Solution | None:
         d = column.option.deployment
         rates = {name: max(0.0, values[program.rate[name, i].index]) for name in column.capacity}
         systems = n * d.systems_per_instance if d.instances_per_system == 1 else -(-n // d.instances_per_system)
+        cost += systems * column.option.offer.price.usd_per_hour
         if sum(rates.values()) > 1e-9:
             choices.append(Choice(column, n, systems, {k: v for k, v in rates.items() if v > 1e-9}))
-    cost = sum(c.systems * c.column.option.offer.price.usd_per_hour for c in choices)
     return Solution(tuple(choices), cost, h.getInfo().mip_dual_bound)
 
 

@@ -108,6 +108,10 @@ def load_study(path: str | Path) -> Study:
 def parse_study(raw: dict[str, Any], path: str) -> Study:
     """A study from parsed TOML."""
     _check_tables(raw, path)
+    for name, table in _tables_in(raw, "traffic"):
+        convert(TrafficClass, table, f"{path}: traffic.{name}")
+    for name, pool in _tables_in(raw, "fleet"):
+        convert(PoolRow, pool, f"{path}: fleet.{name}")
     study = convert(Study, {**raw, "path": path}, path)
     if not study.traffic:
         raise InputError("no traffic", where=path, mend="add [traffic.NAME] with profile or trace, and slo")
@@ -149,17 +153,25 @@ def _check_numbers(study: Study, path: str) -> None:
     for key, value in shares.items():
         if value is not None and not 0 <= value <= 1:
             raise InputError("a share must lie between 0 and 1", where=f"{path}: {key}", value=value)
+    if terms.gross_margin == 1:
+        raise InputError("a margin of 1 leaves no cost", where=f"{path}: cost.gross_margin", value=1, allowed="below 1")
+    for key, value in (("finance_rate", terms.finance_rate), ("hosting", terms.hosting)):
+        if not 0 <= value < 10:
+            raise InputError("out of range", where=f"{path}: cost.{key}", value=value, allowed="a share, 0 or more")
     positive: dict[str, float | None] = {
         "limits.power_mw": limits.power_mw, "limits.usd_per_hour": limits.usd_per_hour,
         "cost.life_years": terms.life_years,
         "cost.usd_per_kwh": terms.usd_per_kwh, "cost.pue": terms.pue, "prove.seeds": study.prove.seeds,
-        "prove.requests_per_class": study.prove.requests_per_class,
+        "prove.requests_per_class": study.prove.requests_per_class, "cost.utilisation": terms.utilisation,
     }  # fmt: skip
     market = study.market or Market(systems=[])
     positive |= {f"market.prices.{k}": v for k, v in market.prices.items()}
     for key, value in positive.items():
-        if value is not None and not value > 0:
-            raise InputError("must be positive", where=f"{path}: {key}", value=value)
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError("must be positive and finite", where=f"{path}: {key}", value=value)
+    for name in sorted(set(market.systems)):
+        if market.systems.count(name) > 1:
+            raise InputError("named twice", where=f"{path}: market.systems", value=name, mend="name it once")
     for key, count in market.supply.items():
         if count < 0:
             raise InputError("supply is negative", where=f"{path}: market.supply.{key}", value=count)

@@ -16,7 +16,7 @@ from infermix.catalog.query import find_model, find_system
 from infermix.catalog.records import KINDS_OF_CHIP, Chip, Model, System
 from infermix.cost.energy import facility_w
 from infermix.cost.rent import HourlyPrice, hourly_price
-from infermix.errors import InputError, near_miss
+from infermix.errors import InputError, located, near_miss
 from infermix.plan.problem import Limits, Study
 from infermix.workload.arrivals import Drawn, draw
 from infermix.workload.classes import TrafficClass
@@ -113,7 +113,8 @@ def ask(study: Study) -> Question:
         Unknown model or system (with the near miss), no market, a price on the wrong basis.
     """
     facts = open_facts(study)
-    model = find_model(study.model, facts)
+    with located(f"{study.path}: model"):
+        model = find_model(study.model, facts)
     if study.market is None or not study.market.systems:
         raise InputError("no systems on the market", where=study.path or "study", mend="add [market] systems = [...]")
     offers = tuple(_offer(study, facts, name) for name in study.market.systems)
@@ -166,8 +167,9 @@ def demands(study: Study, model: Model) -> tuple[Demand, ...]:
 
 def _offer(study: Study, facts: Catalog, name: str) -> Offer:
     assert study.market is not None
-    system = find_system(name, facts)
-    price = hourly_price(system, study.cost_basis, study.cost, study.market.prices.get(name))
+    with located(f"{study.path}: market.systems"):
+        system = find_system(name, facts)
+        price = hourly_price(system, study.cost_basis, study.cost, study.market.prices.get(name))
     power = facility_w(system, study.cost.pue) if system.power_w is not None else None
     return Offer(
         system=system,

@@ -70,7 +70,11 @@ class Planner:
 
     def capacity(self, option: Option, demand: Demand, size: int) -> float:
         """Requests a second and instance, after what proofs and mixes took off."""
-        return self.capacities.per_instance(option, demand, size) * self.derate.get((option.name, demand.name), 1.0)
+        return self.capacities.per_instance(option, demand, size) * self.derated(option, demand)
+
+    def derated(self, option: Option, demand: Demand) -> float:
+        """Factor that proofs and mixes took off."""
+        return self.derate.get((option.name, demand.name), 1.0)
 
     def take_off(self, option: Option, factor: float) -> None:
         """Derate an option for every class."""
@@ -163,7 +167,7 @@ def _columns(planner: Planner, simulated_only: bool) -> list[Column]:
         classes = [d for d in planner.question.demands if planner.may_serve(option, d)]
         if not classes:
             continue
-        top = _most_instances(option, classes)
+        top = _most_instances(planner, option, classes)
         for least, beyond in zip(SIZES, (*SIZES[1:], SIZES[-1] * 4), strict=True):
             if least > top:
                 break
@@ -175,12 +179,10 @@ def _columns(planner: Planner, simulated_only: bool) -> list[Column]:
     return columns
 
 
-def _most_instances(option: Option, classes: list[Demand]) -> int:
-    """Pool sizes beyond twice what the whole demand takes, queue-free, are of no use."""
-    need = sum(
-        d.rate_per_s / queue_free_capacity(option.table, option.deployment.max_num_seqs, work_of(d)) for d in classes
-    )
-    return int(2 * need) + 2
+def _most_instances(planner: Planner, option: Option, classes: list[Demand]) -> int:
+    """Pool sizes beyond twice what the whole demand takes, by the lowest capacity known, are of no use."""
+    rates = [(d.rate_per_s, planner.capacities.lowest_known(option, d) * planner.derated(option, d)) for d in classes]
+    return int(2 * sum(demand / rate for demand, rate in rates if rate > 0.0)) + 2
 
 
 def _mixes_hold(planner: Planner, solution: Solution) -> bool:
@@ -212,7 +214,7 @@ def lower_bound(planner: Planner) -> float:
     Instances that share a system may be fractions; options that another one of the same system matches or beats
     for every class are left out, which cannot change the optimum.
     """
-    solution = model.solve(model.build(planner.question, relaxed_columns(planner)))
+    solution = model.solve(model.build(planner.question, relaxed_columns(planner)), tie_break=0.0)
     return solution.bound_usd_per_hour if solution is not None else float("inf")
 
 

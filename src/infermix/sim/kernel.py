@@ -47,7 +47,7 @@ def mark_eligible(state: Any, i: int) -> bool:
     found = False
     for p in range(len(state.pools)):
         pool = state.pools[p]
-        fits = state.requests[i].input + 1 <= pool.blocks * pool.block_tokens
+        fits = state.requests[i].input + 1 <= min(pool.blocks * pool.block_tokens, pool.max_context)
         allowed = fits and state.serves[p, state.requests[i].class_id]
         found = found or allowed
         if pool.allowed != allowed:
@@ -63,8 +63,8 @@ def hand_over(state: Any, view: Any, i: int, j: int) -> None:
     instance = state.instances[j]
     pool = state.pools[instance.pool]
     view.sent[state.requests[i].class_id, instance.pool] += 1
-    needed = state.requests[i].input + state.requests[i].output - 1
-    if needed > pool.blocks * pool.block_tokens:
+    total = state.requests[i].input + state.requests[i].output
+    if total - 1 > pool.blocks * pool.block_tokens or total > pool.max_context:
         state.requests[i].status = REFUSED
         return
     state.requests[i].instance = j

@@ -189,6 +189,7 @@ def _pool_spec(pool: Pool, class_names: tuple[str, ...], context: float, table: 
         blocks=table.blocks,
         max_num_seqs=seqs,
         max_batched_tokens=d.max_batched_tokens,
+        max_context=d.model.max_context,
         serves=np.array([not pool.serves or pool.serves.get(c, 0.0) > 0.0 for c in class_names]),
         prefill_s_per_token=float(table.mixed_s[-1]) / d.max_batched_tokens + table.pair_s * context,
         step_s=float(table.decode_s[seqs]) + seqs * (table.per_seq_s + table.kv_s * context),

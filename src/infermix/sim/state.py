@@ -21,6 +21,7 @@ UNFINISHED, COMPLETED, REFUSED, STARTED = 0, 1, 2, 3
 """Status of a request; ``STARTED`` (admitted once) becomes ``UNFINISHED`` in results."""
 
 NONE = -1
+NO_CONTEXT_LIMIT = 2**62
 
 REQUEST = np.dtype(
     [
@@ -37,6 +38,7 @@ POOL = np.dtype(
     [
         ("per_seq_s", "f8"), ("kv_s", "f8"), ("pair_s", "f8"), ("load_s", "f8"),
         ("block_tokens", "i8"), ("blocks", "i8"), ("max_num_seqs", "i8"), ("max_batched_tokens", "i8"),
+        ("max_context", "i8"),
         ("first", "i8"), ("instances", "i8"), ("allowed", "?"),
     ],
     align=True,
@@ -120,6 +122,8 @@ class PoolSpec:
     prefill_s_per_token: float
     step_s: float
     role: int = 0
+    max_context: int = NO_CONTEXT_LIMIT
+    """Longest input + output that the model takes [tokens]."""
 
     def __post_init__(self) -> None:
         if self.instances < 1:
