@@ -188,8 +188,9 @@ def with_other_futures(case: Case, run: NaiveResult, now_s: float, luck: Random)
         output[row] += luck.randint(1, 30)
     for row in open_rows:
         if table.arrival_s[row] <= now_s:
-            room = case.pool_of(run.instance[row]).capacity_tokens() + 1 - int(table.input_tokens[row])
-            output[row] = min(output[row], room)
+            pool = case.pool_of(run.instance[row])
+            longest = min(pool.capacity_tokens() + 1, pool.max_context)
+            output[row] = min(output[row], longest - int(table.input_tokens[row]))
     changed = with_columns(table, output_tokens=output)
     return Case(changed, case.pools, case.share, case.typical)
 
