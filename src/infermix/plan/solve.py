@@ -26,6 +26,8 @@ ROUNDS = 60
 THREADS = 2
 ROUGH = 0.01
 """Relative gap at which the program is solved while capacities are still being found."""
+FRONTIER_GAP = 0.02
+"""Relative gap to which programs with other promises are solved."""
 Progress = Callable[[str], None]
 
 
@@ -112,7 +114,7 @@ def replanned(planner: Planner, question: Question, changed: str) -> Planner:
         misfits=planner.misfits,
         rankings=planner.rankings,
         capacities=planner.capacities.copy_of_classes(keep),
-        gap=ROUGH,
+        gap=FRONTIER_GAP,
     )
 
 
@@ -121,7 +123,7 @@ def choose(planner: Planner, progress: Progress | None = None, *, rounds: int = 
 
     When the rounds run out, the best fleet among the capacities simulated so far.
     """
-    gap = ROUGH
+    gap = max(ROUGH, planner.gap)
     for round_number in range(rounds):
         solution = solve_once(planner, gap)
         if solution is None:
