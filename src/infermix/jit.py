@@ -43,9 +43,9 @@ if ENABLED and not os.environ.get("NUMBA_CACHE_DIR"):
 _OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "_nrt": False}
 
 
-def kernel(function: F) -> F:
+def kernel(function: F, *, cache: bool = True) -> F:
     """Compile a function of arrays and scalars when it is first called."""
-    return numba.njit(**_OPTIONS)(function) if ENABLED else function
+    return numba.njit(**{**_OPTIONS, "cache": cache})(function) if ENABLED else function
 
 
 def inline(function: F) -> F:

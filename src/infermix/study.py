@@ -266,6 +266,11 @@ def _usd_per_mtok(study: Study, fleet: Fleet, run: Run) -> dict[str, float] | No
 
 
 def _peak_rss_bytes() -> int:
-    """Highest memory of this process so far [bytes]; macOS counts in bytes, Linux in KiB."""
+    """Highest memory of this process so far [bytes]; on Linux without what its parent had when it started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next((x for x in status.read_text().splitlines() if x.startswith("VmHWM:")), "")
+        if line:
+            return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

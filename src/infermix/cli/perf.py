@@ -61,8 +61,12 @@ def _table(model: str, system: str, found: Prediction) -> Table:
     )
     for label, key, scale, unit in rows:
         values = (getattr(found, key), found.low[key], found.high[key])
-        table.add_row(label, *(f"{v * scale:,.4g} {unit}" for v in values))
+        table.add_row(label, *(f"{_number(v * scale)} {unit}" for v in values))
     table.add_row("KV tokens left", f"{found.kv_tokens_left:,}", "", "")
     table.add_row("most of a step is", found.bound, "", "")
     table.caption = found.confidence
     return table
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

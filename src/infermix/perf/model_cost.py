@@ -116,6 +116,15 @@ def experts_touched(model: Model, tokens: Floats) -> Floats:
     return np.asarray(model.experts * (1.0 - missed))
 
 
+def bytes_read(model: Model, weights: str, tokens: float) -> float:
+    """Bytes of weights that a step reads: all but the input embedding and experts that none of its tokens reaches."""
+    unread = embedding_weights(model) * bytes_per_weight(weights, "vocabulary")
+    if model.experts:
+        missed = model.experts - float(experts_touched(model, np.array(tokens)))
+        unread += model.moe_layers * missed * expert_weights(model) * bytes_per_weight(weights, "experts")
+    return weight_bytes(model, weights) - unread
+
+
 def flop_per_token(model: Model) -> float:
     """Arithmetic of one token in the layers, attention scores left out [FLOP]."""
     dense, moe = layer_counts(model)

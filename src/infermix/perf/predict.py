@@ -9,6 +9,7 @@ import msgspec
 from infermix.errors import NoAnswer
 from infermix.perf.deployment import Deployment, check_deployment
 from infermix.perf.memory import kv_tokens_left
+from infermix.perf.model_cost import bytes_read
 from infermix.perf.table import StepTable, compile_table, ttft_s
 
 
@@ -25,7 +26,7 @@ class Prediction(msgspec.Struct, kw_only=True):
     fits: bool
     kv_tokens_left: int
     bound: str
-    """What takes most of a decode step: weights, kv, latency."""
+    """What takes most of a decode step: weights, kv, or latency (launches, synchronisation, collectives)."""
     low: dict[str, float]
     high: dict[str, float]
     confidence: str
@@ -60,7 +61,7 @@ def predict(deployment: Deployment, *, batch: int, input_tokens: int, output_tok
         chips=d.chips,
         fits=True,
         kv_tokens_left=left,
-        bound=_bound(table, batch, context),
+        bound=_bound(d, table, batch, context),
         low=_speeds(step, first, batch, table.low),
         high=_speeds(step, first, batch, table.high),
         confidence=_confidence(d),
@@ -81,10 +82,20 @@ def _speeds(step: float, first: float, batch: int, speed: float) -> dict[str, fl
     }
 
 
-def _bound(table: StepTable, batch: int, context: float) -> str:
-    kv, one = batch * table.kv_s * context, float(table.decode_s[1])
-    parts = {"kv": kv, "latency": one, "weights": float(table.decode_s[batch]) - one}
+def _bound(d: Deployment, table: StepTable, batch: int, context: float) -> str:
+    """What takes most of a decode step: reading KV, reading weights, or what does not shrink with faster memory."""
+    base = float(table.decode_s[batch])
+    weights = min(base, _weights_read_s(d, batch))
+    parts = {"kv": batch * table.kv_s * context, "weights": weights, "latency": base - weights}
     return max(parts, key=lambda name: parts[name])
+
+
+def _weights_read_s(d: Deployment, batch: int) -> float:
+    """Seconds to read what a decode step reads of the weights, at the bandwidth that is reached [s]."""
+    rate = d.chip.sram_bytes_per_s if d.is_pipeline else d.chip.mem_bytes_per_s
+    assert rate is not None
+    reached = 1.0 if d.is_pipeline else d.efficiency.figures["gemm_bytes"].value
+    return bytes_read(d.model, d.weights, batch) * d.dp / (d.chips * reached * rate.value)
 
 
 def _confidence(d: Deployment) -> str:

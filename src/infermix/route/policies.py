@@ -31,21 +31,34 @@ def round_robin(view: FleetView, ask: Ask) -> int:
 
 
 @inline
-def _least_wait_in(view: FleetView, ask: Ask, pool: int) -> int:
-    """Least modelled wait among the eligible instances of a pool (-1: of all pools)."""
-    best, best_wait, best_load = -1, np.inf, np.inf
-    count = len(view.pool)
-    start = ask.number % count
-    for k in range(count):
-        j = start + k if start + k < count else start + k - count
+def _emptier(view: FleetView, j: int, other: int) -> bool:
+    """Whether instance j fills less of its batch than another: inflight / max_num_seqs, without dividing."""
+    return bool(view.inflight[j] * view.max_num_seqs[other] < view.inflight[other] * view.max_num_seqs[j])
+
+
+@inline
+def _least_wait_among(
+    view: FleetView, ask: Ask, pool: int, first: int, last: int, best: int, best_wait: float
+) -> tuple[int, float]:
+    """The best of instances ``first`` to ``last - 1`` and of what was best before."""
+    for j in range(first, last):
         if not view.eligible[j] or (pool >= 0 and view.pool[j] != pool):
             continue
         wait = wait_s(view, ask, j)
         if wait > best_wait:
             continue
-        load = view.inflight[j] / view.max_num_seqs[j]
-        if wait < best_wait or load < best_load:
-            best, best_wait, best_load = j, wait, load
+        if best < 0 or wait < best_wait or _emptier(view, j, best):
+            best, best_wait = j, wait
+    return best, best_wait
+
+
+@inline
+def _least_wait_in(view: FleetView, ask: Ask, pool: int) -> int:
+    """Least modelled wait among the eligible instances of a pool (-1: of all pools), from a new one on each time."""
+    count = len(view.pool)
+    start = ask.number % count
+    best, best_wait = _least_wait_among(view, ask, pool, start, count, -1, np.inf)
+    best, best_wait = _least_wait_among(view, ask, pool, 0, start, best, best_wait)
     return best
 
 

@@ -25,7 +25,7 @@ def policy(function: Policy) -> Policy:
 
     It must be compilable by Numba: numbers, loops and the arrays of the view.
     """
-    compiled = jit.kernel(function)
+    compiled = jit.kernel(function, cache=False)
     POLICIES[function.__name__] = compiled
     return compiled
 
@@ -45,4 +45,5 @@ def compiled_policy(choice: Policy, view_type: Any, ask_type: Any) -> Policy:
     if not jit.ENABLED:
         return choice
     plain = getattr(choice, "py_func", choice)
-    return jit.compiled(plain, "int64", view_type, ask_type)
+    packaged = plain.__module__.startswith("infermix.")
+    return jit.compiled(plain, "int64", view_type, ask_type, cache=packaged)
