@@ -12,6 +12,7 @@ from infermix.catalog.load import Catalog
 from infermix.catalog.query import find_model, find_system
 from infermix.errors import InputError, located, near_miss
 from infermix.perf.deployment import MAX_BATCHED_TOKENS, MAX_NUM_SEQS, Deployment, Role, best_weights
+from infermix.perf.memory import fewest_stages
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,20 +93,23 @@ def make_deployment(catalog: Catalog, row: PoolRow, model: str, where: str) -> D
             "pools for prefill or decode alone are not simulated yet", where=where, value=row.role, allowed="both"
         )
     pipeline = efficiency.machine == "pipeline"
-    return Deployment(
+    made = Deployment(
         model=found,
         system=system,
         chip=chip,
         efficiency=efficiency,
         tp=row.tp if row.tp is not None else 1 if pipeline else system.chips // max(1, row.dp or 1),
         dp=row.dp if row.dp is not None else 1,
-        stages=row.stages or 0,
+        stages=row.stages if row.stages is not None else 1 if pipeline else 0,
         weights=row.weights or best_weights(found, chip, efficiency),
         kv=row.kv,
         role=row.role,
         max_num_seqs=row.max_num_seqs,
         max_batched_tokens=row.max_batched_tokens,
     )
+    if not pipeline or row.stages is not None:
+        return made
+    return msgspec.structs.replace(made, stages=fewest_stages(made) or 1)
 
 
 def make_fleet(

@@ -39,6 +39,11 @@ def test_faults_are_told_with_the_row() -> None:
     assert "did you mean 'llama-3.1-8b'?" in refusal(model="llama-3.1-9b")
 
 
+def test_stages_default_to_the_fewest_that_fit() -> None:
+    found = fleet(a={"instances": 1, "system": "cs3", "model": "gpt-oss-120b"})
+    assert found.pools[0].deployment.stages == 2
+
+
 @pytest.mark.parametrize(
     ("row", "must"),
     [
@@ -47,7 +52,7 @@ def test_faults_are_told_with_the_row() -> None:
         ({"system": "h100-x8", "tp": 4, "dp": 4}, "exceeds the chips of one system; got 16"),
         ({"system": "h100-x8", "tp": -1}, "tp and dp must be 1 or more"),
         ({"system": "h100-x8", "stages": 2}, "stages is for SRAM machines"),
-        ({"system": "cs3"}, "stages missing"),
+        ({"system": "cs3", "stages": 0}, "stages missing"),
         ({"system": "h100-x8", "weights": "fp3"}, "unknown weight dtype; got 'fp3'"),
         ({"system": "h100-x8", "kv": "fp3"}, "unknown KV dtype; got 'fp3'"),
         ({"system": "h100-x8", "max_num_seqs": 9000}, "max_num_seqs out of range; got 9000"),

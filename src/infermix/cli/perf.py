@@ -20,7 +20,7 @@ from infermix.perf.predict import Prediction, predict
 @click.argument("system")
 @click.option("--tp", type=int, help="Tensor parallelism (default: all chips of the system).")
 @click.option("--dp", type=int, help="Data parallelism inside the instance.")
-@click.option("--stages", type=int, help="SRAM machines: systems in line for one replica.")
+@click.option("--stages", type=int, help="SRAM machines: systems in line for one replica (default: fewest that fit).")
 @click.option("--weights", help="Dtype of the weights (default: the model's own, if the chip can keep it).")
 @click.option("--kv", default="bf16", show_default=True, help="Dtype of the KV cache.")
 @click.option("--batch", type=int, default=1, show_default=True, help="Sequences that decode together.")

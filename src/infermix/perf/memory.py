@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from infermix.perf import model_cost
 from infermix.perf.deployment import BLOCK_TOKENS, Deployment
 
@@ -48,6 +50,17 @@ def kv_tokens_left(deployment: Deployment) -> int:
     windows = deployment.max_num_seqs * copies * model_cost.kv_bytes_per_sequence(model, deployment.kv)
     free = capacity_bytes(deployment) - weights_bytes(deployment) - activation_bytes(deployment) - windows
     return int(free // (copies * model_cost.kv_bytes_per_token(model, deployment.kv)))
+
+
+MOST_STAGES = 512
+
+
+def fewest_stages(deployment: Deployment) -> int | None:
+    """Fewest systems in line that hold the model and an eighth of its longest context; None if no number does."""
+    for n in range(1, MOST_STAGES + 1):
+        if kv_tokens_left(msgspec.structs.replace(deployment, stages=n)) > deployment.model.max_context // 8:
+            return n
+    return None
 
 
 def kv_blocks(deployment: Deployment) -> int:

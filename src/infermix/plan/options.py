@@ -15,7 +15,7 @@ import numpy as np
 from infermix.arrays import Floats
 from infermix.errors import InfermixError, NoAnswer
 from infermix.perf.deployment import Deployment, best_weights
-from infermix.perf.memory import kv_tokens_left
+from infermix.perf.memory import fewest_stages
 from infermix.perf.table import StepTable, compile_table
 from infermix.plan.question import Demand, Offer, Question
 
@@ -209,9 +209,7 @@ def _tensor_parallel(base: Deployment) -> list[Deployment]:
 
 def _replicas(base: Deployment) -> list[Deployment]:
     """Replicas from the fewest systems that hold the model with some KV cache upwards."""
-    fewest = next(
-        (n for n in range(1, 513) if kv_tokens_left(_replace(base, stages=n)) > base.model.max_context // 8), None
-    )
+    fewest = fewest_stages(base)
     if fewest is None:
         return [base]
     return [_replace(base, stages=n) for n in sorted({round(fewest * g) for g in REPLICA_GROWTH})]

@@ -34,7 +34,7 @@ def print_run(summary: Mapping[str, Any], console: Console) -> None:
     said = [f"{words.seconds(summary['simulated_s'])} simulated in {words.seconds(summary['kernel_s'])}"]
     said += [f"peak memory {words.quantity(summary['peak_rss_bytes'], 'byte')}"]
     said += [f"policy {summary['policy']}"] if summary.get("policy") else []
-    said += [f"{speed} speeds"] if speed else []
+    said += [f"{speed if isinstance(speed, str) else words.joined(speed)} speeds"] if speed else []
     _say(console, Text(", ".join(said)))
     _show(console, _run_classes(summary.get("classes", {})), _run_pools(summary.get("pools", {})))
     if costs := summary.get("usd_per_mtok"):

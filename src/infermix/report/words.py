@@ -281,7 +281,9 @@ def limit_value(limit: Limit, value: float) -> str:
 
 def limit_worth(limit: Limit) -> str:
     """What one more unit would save."""
-    return f"{money(limit.shadow_price)}/h per {limit.unit}" if limit.shadow_price else NONE
+    if not limit.shadow_price:
+        return "nothing" if limit.binding else NONE
+    return f"{money(limit.shadow_price)}/h per {limit.unit}"
 
 
 def total_kw(plan: Plan) -> float | None:
