@@ -64,11 +64,6 @@ class Demand:
         """Output tokens of a mean request."""
         return float(self.lengths[2].mean())
 
-    @property
-    def mean_context(self) -> float:
-        """Context halfway through the answer of a mean request [tokens]."""
-        return float((self.lengths[0] + self.lengths[2] / 2).mean())
-
 
 @dataclass(frozen=True)
 class Question:

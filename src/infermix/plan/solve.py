@@ -211,7 +211,7 @@ def _not_simulated(planner: Planner, solution: Solution) -> list[tuple[Option, D
 
 
 def lower_bound(planner: Planner) -> float:
-    """Bound on the cost of any fleet: every option, optimistic queue-free capacities, the same limits [USD/h].
+    """Least cost of any fleet of able options: all of them, queue-free capacities, the same limits [USD/h].
 
     Instances that share a system may be fractions; options that another one of the same system matches or beats
     for every class are left out, which cannot change the optimum.

@@ -154,7 +154,7 @@ def cost_bars(plan: Plan) -> list[Bar]:
             segment = Segment(name, 100 * cost / top, kind, 0, words.money(cost))
             bars.append(Bar(name=name, value=f"{words.money(cost)}/h", segments=[segment], style=style, note=note))
 
-    add("Lower bound", bound, "other", "bound", "queue-free: no fleet of this market costs less")
+    add("Lower bound", bound, "other", "bound", "queue-free: the least that able deployments cost")
     status = str(plan.without_share_limits.get("status") or "")
     add("Without least shares", relaxed, "other", "", f"the same study, {words.STATUS.get(status, status)}")
     for row in rows:

@@ -146,7 +146,7 @@ def _costs(plan: Plan) -> Table:
         table.add_row(Text(name, style=style), Text(said), words.digits(value), "" if style else against)
 
     row("this plan", plan.usd_per_hour, words.STATUS.get(plan.status, plan.status), "bold")
-    row("lower bound", plan.lower_bound_usd_per_hour, "queue-free: no fleet of this market costs less")
+    row("lower bound", plan.lower_bound_usd_per_hour, "queue-free: the least that able deployments cost")
     if plan.without_share_limits:
         status = str(plan.without_share_limits.get("status") or "")
         row("without least shares", plan.without_share_limits.get("usd_per_hour"), words.STATUS.get(status, status))

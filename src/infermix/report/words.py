@@ -227,7 +227,7 @@ def against_bound(plan: Plan) -> str:
         return "There is no lower bound to compare with."
     bound = f"{money(plan.lower_bound_usd_per_hour)}/h"
     above = f"this one is {share(plan.gap)} above it"
-    return f"No fleet of this market can cost less than {bound} (queue-free bound); {above}."
+    return f"Any fleet of deployments that can hold these promises costs at least {bound} (queue-free bound); {above}."
 
 
 def against_shares(plan: Plan) -> str:
