@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -29,6 +30,15 @@ class UnknownName(InputError, KeyError):
     __str__ = Exception.__str__
 
 
+def canonical(name: str) -> str:
+    """How spellings are compared: no publisher, lower case, one hyphen for whatever stands between words.
+
+    >>> canonical("meta-llama/Llama-3.1_8B"), canonical("H100 SXM")
+    ('llama-3.1-8b', 'h100-sxm')
+    """
+    return re.sub(r"[^a-z0-9.+]+", "-", name.rsplit("/", 1)[-1].lower()).strip("-")
+
+
 class Shelf(Mapping[str, R], Generic[R]):
     """Read-only records by id; each is loaded when it is first asked for and then kept."""
 
@@ -37,6 +47,7 @@ class Shelf(Mapping[str, R], Generic[R]):
         self._load = functools.cache(load)
         self._ids = functools.cache(lambda: tuple(sorted(list_ids())))
         self._known = functools.cache(lambda: frozenset(self._ids()))
+        self._by_spelling = functools.cache(lambda: dict(self.spellings()))
 
     def __getitem__(self, key: str) -> R:
         if key not in self._known():
@@ -56,14 +67,27 @@ class Shelf(Mapping[str, R], Generic[R]):
     def __len__(self) -> int:
         return len(self._ids())
 
+    def spellings(self) -> Iterator[tuple[str, str]]:
+        """(canonical spelling, id) of every record's id, name and aliases; every record is loaded."""
+        for id_ in self:
+            record = self[id_]
+            names = (id_, getattr(record, "name", id_), *getattr(record, "aliases", ()))
+            yield from ((spelled, id_) for spelled in sorted({canonical(name) for name in names}))
+
+    def called(self, name: str) -> R:
+        """The record with this id, name or alias; ``UnknownName`` with a near miss when there is none."""
+        if name in self:
+            return self[name]
+        return self[self._by_spelling().get(canonical(name), name)]
+
 
 @dataclass(frozen=True)
 class Catalog:
     """Every fact that infermix knows, by kind and id."""
 
-    chips: Mapping[str, Chip]
-    systems: Mapping[str, System]
-    models: Mapping[str, Model]
+    chips: Shelf[Chip]
+    systems: Shelf[System]
+    models: Shelf[Model]
     prices: Mapping[str, Price]
     efficiencies: Mapping[str, Efficiency]
     sources: Mapping[str, Source]

@@ -13,30 +13,32 @@ from infermix.errors import InputError, near_miss
 
 
 def find_chip(name: str, catalog: Catalog | None = None) -> Chip:
-    """The chip called ``name`` (packaged catalogue unless given). Raises ``InputError`` with a near miss.
+    """The chip with this id, name or alias (packaged catalogue unless given). Raises ``InputError`` with a near miss.
 
     >>> find_chip("h200-sxm").vendor
     'NVIDIA'
     """
-    return (catalog or packaged()).chips[name]
+    return (catalog or packaged()).chips.called(name)
 
 
 def find_system(name: str, catalog: Catalog | None = None) -> System:
-    """The system called ``name``. Raises ``InputError`` with a near miss.
+    """The system with this id, name or alias. Raises ``InputError`` with a near miss.
 
     >>> find_system("h200-x8").chips
     8
     """
-    return (catalog or packaged()).systems[name]
+    return (catalog or packaged()).systems.called(name)
 
 
 def find_model(name: str, catalog: Catalog | None = None) -> Model:
-    """The model called ``name``. Raises ``InputError`` with a near miss.
+    """The model with this id, name or alias. Raises ``InputError`` with a near miss.
 
     >>> find_model("gpt-oss-120b").experts
     128
+    >>> find_model("deepseek-ai/DeepSeek-V3.2").id
+    'deepseek-v3.2'
     """
-    return (catalog or packaged()).models[name]
+    return (catalog or packaged()).models.called(name)
 
 
 def shelves(catalog: Catalog) -> dict[str, Mapping[str, msgspec.Struct]]:

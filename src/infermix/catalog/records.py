@@ -112,6 +112,12 @@ class Chip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """What the vendor builds the chip into; ``vendor_system_*`` describe the whole of it."""
     note: str = ""
     confidence: str = ""
+    no_speed: str = ""
+    """Why no speed of a language model can be told for this chip; empty where one can."""
+    only_models: tuple[str, ...] = ()
+    """Models that are wired into the chip, which runs no others; empty where it runs any."""
+    aliases: tuple[str, ...] = ()
+    """Other spellings that measurements and offers use."""
     source: tuple[str, ...] = ()
     """Every source that the record rests on, texts included."""
     recalled: tuple[str, ...] = ()
@@ -162,6 +168,7 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     rent_usd_per_hour: Figure | None = None
     capital_usd: Figure | None = None
     operator_cost_usd_per_hour: Figure | None = None
+    aliases: tuple[str, ...] = ()
     note: str = ""
 
 
@@ -173,6 +180,10 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     source: tuple[str, ...]
     kind: Kind
     read: str
+    aliases: tuple[str, ...] = ()
+    """Other spellings that measurements, engines and endpoints use."""
+    closed: bool = False
+    """The weights are not public: the shape is a guess that stands for a range of parameters."""
     config: str = ""
     """Path of the model's configuration within its source."""
     year: int | None = None
@@ -192,6 +203,24 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     shared_expert_ffn: int = 0
     moe_layers: int = 0
     dense_layers: int = 0
+    attention_layers: int | None = None
+    """Attention blocks where they are not simply all layers without ``linear_layers``."""
+    mlp_layers: int | None = None
+    """MLPs of either kind where not every layer has one."""
+    attention_gate: bool = False
+    """Whether a gate as wide as the queries multiplies the output of attention."""
+    linear_layers: int = 0
+    """Mixers that carry a state of fixed size instead of a KV cache (linear attention, state-space models)."""
+    linear_weights: int = 0
+    """Weights of one of them [parameters]."""
+    linear_state_elements: int = 0
+    """Elements of the state that one of them keeps for one sequence, convolution included."""
+    sparse_topk: int | None = None
+    """Tokens that each query attends to where an indexer chooses them."""
+    indexer_heads: int = 0
+    indexer_head_dim: int = 0
+    mtp_layers: int = 0
+    """Layers trained to predict further tokens (drafts for speculative decoding); not counted in ``params``."""
     mla_q_lora: int | None = None
     mla_kv_lora: int | None = None
     mla_qk_nope: int | None = None
