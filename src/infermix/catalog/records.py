@@ -199,6 +199,8 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     experts: int = 0
     active_experts: int = 0
     expert_ffn: int = 0
+    expert_hidden: int = 0
+    """Width that the routed experts work at where it is not ``hidden``; two projections a block lead there and back."""
     shared_experts: int = 0
     shared_expert_ffn: int = 0
     moe_layers: int = 0
@@ -208,7 +210,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     mlp_layers: int | None = None
     """MLPs of either kind where not every layer has one."""
     attention_gate: bool = False
-    """Whether a gate as wide as the queries multiplies the output of attention."""
+    """Whether a gate as wide as the output of attention (before its projection) multiplies it."""
     linear_layers: int = 0
     """Mixers that carry a state of fixed size instead of a KV cache (linear attention, state-space models)."""
     linear_weights: int = 0
@@ -230,6 +232,10 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     sliding_window: int | None = None
     sliding_layers: int = 0
     """How many of the layers attend only to the last ``sliding_window`` tokens."""
+    sliding_heads: int | None = None
+    """Query heads, KV heads and their width in the sliding layers, where they differ from the other layers'."""
+    sliding_kv_heads: int | None = None
+    sliding_head_dim: int | None = None
     native_weights: str
     """Dtype of the published weights: ``bf16``, ``fp8``, ``mxfp4`` (MoE experts only) ..."""
     params_claimed: Figure | None = None

@@ -33,17 +33,45 @@ def blocks(model: Model) -> Blocks:
     return Blocks(attention, model.linear_layers, dense, moe)
 
 
+class Heads(NamedTuple):
+    """Heads of one attention block."""
+
+    query: int
+    kv: int
+    dim: int
+
+
+def heads_of(model: Model, sliding: bool = False) -> Heads:
+    """Heads of a block that attends to the whole context, or of one that slides a window."""
+    if not sliding:
+        return Heads(model.heads, model.kv_heads, model.head_dim)
+    own = (model.sliding_heads, model.sliding_kv_heads, model.sliding_head_dim)
+    return Heads(*(mine or general for mine, general in zip(own, heads_of(model), strict=True)))
+
+
 def is_mla(model: Model) -> bool:
     """Whether keys and values are kept as one latent vector a token (multi-head latent attention)."""
     return bool(model.mla_kv_lora)
 
 
 def attention_weights(model: Model) -> int:
-    """Weights of one attention block: projections of queries, keys, values and output [parameters]."""
+    """Weights of one attention block: projections of queries, keys, values and output [parameters].
+
+    The mean over all blocks where sliding layers have other heads than the rest.
+    """
     if is_mla(model):
         return _latent_attention_weights(model) + indexer_weights(model)
-    queries = model.heads * (2 if model.attention_gate else 1)
-    return model.hidden * model.head_dim * (queries + model.heads + 2 * model.kv_heads) + indexer_weights(model)
+    full = _grouped_attention_weights(model, heads_of(model)) + indexer_weights(model)
+    if heads_of(model) == heads_of(model, sliding=True):
+        return full
+    count, sliding = blocks(model).attention, model.sliding_layers
+    of_sliding = _grouped_attention_weights(model, heads_of(model, sliding=True))
+    return round(((count - sliding) * full + sliding * of_sliding) / count)
+
+
+def _grouped_attention_weights(model: Model, heads: Heads) -> int:
+    queries = heads.query * (2 if model.attention_gate else 1)
+    return model.hidden * heads.dim * (queries + heads.query + 2 * heads.kv)
 
 
 def _latent_attention_weights(model: Model) -> int:
@@ -53,7 +81,8 @@ def _latent_attention_weights(model: Model) -> int:
     through = model.mla_q_lora
     queries = through * (model.hidden + model.heads * head) if through else model.hidden * model.heads * head
     keys = model.hidden * (latent + rope) + latent * model.heads * (nope + value)
-    return queries + keys + model.heads * value * model.hidden
+    output = model.heads * value * model.hidden * (2 if model.attention_gate else 1)
+    return queries + keys + output
 
 
 def indexer_weights(model: Model) -> int:
@@ -71,12 +100,13 @@ def dense_mlp_weights(model: Model, width: int) -> int:
 
 def expert_weights(model: Model) -> int:
     """Weights of one routed expert [parameters]."""
-    return dense_mlp_weights(model, model.expert_ffn)
+    return (model.expert_hidden or model.hidden) * model.expert_ffn * (3 if model.gated_mlp else 2)
 
 
 def shared_expert_weights(model: Model) -> int:
-    """Weights of a MoE block's shared experts, read by every token [parameters]."""
-    return dense_mlp_weights(model, model.shared_experts * model.shared_expert_ffn)
+    """Weights of a MoE block that every token reads: shared experts, projections to and from the experts' width."""
+    shared = dense_mlp_weights(model, model.shared_experts * model.shared_expert_ffn)
+    return shared + 2 * model.hidden * model.expert_hidden
 
 
 def router_weights(model: Model) -> int:
@@ -125,13 +155,16 @@ def _mlps(model: Model, experts: int) -> int:
     return count.dense * dense_mlp_weights(model, model.ffn) + count.moe * moe
 
 
-def kv_elements_per_layer(model: Model) -> int:
+def kv_elements_per_layer(model: Model, sliding: bool = False) -> int:
     """Elements kept for one token in one attention block: keys and values, or MLA's latent with its rotary part."""
     if is_mla(model):
         return (model.mla_kv_lora or 0) + (model.mla_qk_rope or 0)
-    return 2 * model.kv_heads * model.head_dim
+    heads = heads_of(model, sliding)
+    return 2 * heads.kv * heads.dim
 
 
 def kv_elements_per_token(model: Model) -> int:
     """Elements kept for one token over all attention blocks, windows and indexers not considered."""
-    return blocks(model).attention * kv_elements_per_layer(model)
+    sliding = model.sliding_layers
+    full = blocks(model).attention - sliding
+    return full * kv_elements_per_layer(model) + sliding * kv_elements_per_layer(model, sliding=True)
