@@ -211,6 +211,10 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """MLPs of either kind where not every layer has one."""
     attention_gate: bool = False
     """Whether a gate as wide as the output of attention (before its projection) multiplies it."""
+    attention_block_weights: int | None = None
+    """Weights of one attention block, on average, where the widths do not tell its projections [parameters]."""
+    attention_block_kv_elements: float | None = None
+    """Elements kept per token in one attention block, on average, where the cache is compressed along the tokens."""
     linear_layers: int = 0
     """Mixers that carry a state of fixed size instead of a KV cache (linear attention, state-space models)."""
     linear_weights: int = 0

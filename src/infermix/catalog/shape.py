@@ -59,6 +59,8 @@ def attention_weights(model: Model) -> int:
 
     The mean over all blocks where sliding layers have other heads than the rest.
     """
+    if model.attention_block_weights is not None:
+        return model.attention_block_weights
     if is_mla(model):
         return _latent_attention_weights(model) + indexer_weights(model)
     full = _grouped_attention_weights(model, heads_of(model)) + indexer_weights(model)
@@ -155,15 +157,20 @@ def _mlps(model: Model, experts: int) -> int:
     return count.dense * dense_mlp_weights(model, model.ffn) + count.moe * moe
 
 
-def kv_elements_per_layer(model: Model, sliding: bool = False) -> int:
-    """Elements kept for one token in one attention block: keys and values, or MLA's latent with its rotary part."""
+def kv_elements_per_layer(model: Model, sliding: bool = False) -> float:
+    """Elements kept for one token in one attention block: keys and values, or MLA's latent with its rotary part.
+
+    A mean over the blocks, and not always whole, where the cache is compressed along the tokens.
+    """
+    if model.attention_block_kv_elements is not None:
+        return model.attention_block_kv_elements
     if is_mla(model):
         return (model.mla_kv_lora or 0) + (model.mla_qk_rope or 0)
     heads = heads_of(model, sliding)
     return 2 * heads.kv * heads.dim
 
 
-def kv_elements_per_token(model: Model) -> int:
+def kv_elements_per_token(model: Model) -> float:
     """Elements kept for one token over all attention blocks, windows and indexers not considered."""
     sliding = model.sliding_layers
     full = blocks(model).attention - sliding
