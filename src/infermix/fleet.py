@@ -81,25 +81,28 @@ def make_deployment(catalog: Catalog, row: PoolRow, model: str, where: str) -> D
             f"{chip.id} has no step-time model", where=where, value=row.system, allowed="a chip of a known family"
         )
     efficiency = catalog.efficiencies[chip.efficiency]
-    for name, value in (("pp", row.pp), ("ep", row.ep)):
-        if value not in (None, 1):
-            raise InputError(f"{name} above 1 is not modelled yet", where=where, value=value, allowed="1")
     if row.spec is not None:
         raise InputError(
-            "speculative decoding is not modelled yet", where=where, value=row.spec, allowed="leave spec out"
+            "fleets with speculative decoding are not simulated yet",
+            where=where,
+            value=row.spec,
+            allowed="leave spec out; `infermix perf --spec` tells its speed",
         )
     if row.role != "both":
         raise InputError(
             "pools for prefill or decode alone are not simulated yet", where=where, value=row.role, allowed="both"
         )
     pipeline = efficiency.machine == "pipeline"
+    given = (row.pp or 1) * (row.dp or 1)
     made = Deployment(
         model=found,
         system=system,
         chip=chip,
         efficiency=efficiency,
-        tp=row.tp if row.tp is not None else 1 if pipeline else system.chips // max(1, row.dp or 1),
-        dp=row.dp if row.dp is not None else 1,
+        tp=row.tp if row.tp is not None else 1 if pipeline else max(1, system.chips // given),
+        pp=row.pp or 1,
+        dp=row.dp or 1,
+        ep=row.ep or 1,
         stages=row.stages if row.stages is not None else 1 if pipeline else 0,
         weights=row.weights or best_weights(found, chip, efficiency),
         kv=row.kv,

@@ -12,7 +12,8 @@ import pytest
 from infermix.catalog.query import find_chip, find_model
 from infermix.perf import comm, dataflow, model_cost, ops
 from infermix.perf.memory import activation_bytes, capacity_bytes, kv_blocks, kv_replication, kv_tokens_left
-from infermix.perf.table import compile_table, step_time_s, ttft_s
+from infermix.perf.idle import ttft_s
+from infermix.perf.table import compile_table, step_time_s
 from tests.perf.deployments import CAT, MODELS, deploy, scaled, with_efficiency
 
 

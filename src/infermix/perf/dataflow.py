@@ -4,7 +4,8 @@ Every layer owns 1/L of the silicon. A *stage* is a layer; it works on a microba
 time: ``t_stage(b) = t_sync + weights read / BW_l + b flop / P_l``. With B sequences in flight:
 
 - decode: every sequence gets a token each ``max(L, B/b) t_stage(b)``: flat while B <= L, then b grows;
-- a prompt chunk of m tokens follows in microbatches and must drain: ``(L + T/b) t_stage(b)``.
+- a prompt chunk of m tokens follows in microbatches and must drain: ``(L + T/b) t_stage(b)``;
+- a sequence that verifies drafts passes with all its tokens in one microbatch.
 
 Behaviour under concurrency follows from this arithmetic; no public measurement confirms it yet.
 """
@@ -31,15 +32,21 @@ def stage_s(d: Deployment, microbatch: Floats) -> Floats:
     """Seconds of one layer for a microbatch of b tokens, attention over the context left out."""
     model, layers = d.model, d.model.layers
     read = _weight_bytes_read(d, microbatch) / (_bandwidth(d) / layers)
-    arithmetic = microbatch * model_cost.flop_per_token(model) / layers / (_compute(d) / layers)
+    arithmetic = microbatch * model_cost.flop_per_token(model) / layers / (compute(d) / layers)
     return sync_s(d) + read + arithmetic
 
 
 def decode_s(d: Deployment, tokens: Floats) -> Floats:
-    """Seconds in which each of so many decoding sequences gets one token [s]."""
-    layers = float(d.model.layers)
-    microbatch = np.maximum(1.0, tokens / layers)
-    return layers * stage_s(d, microbatch) + _beside_s(d)
+    """Seconds in which so many decoding sequences pass once [s]."""
+    layers, width = float(d.model.layers), d.spec.width if d.spec else 1
+    microbatch = np.maximum(1.0, tokens / layers) * width
+    return layers * stage_s(d, microbatch) + draft_s(d, tokens) + _beside_s(d)
+
+
+def draft_s(d: Deployment, sequences: Floats) -> Floats:
+    """Seconds of drafting: one more layer for each token ahead [s]."""
+    depth = d.spec.draft_layers if d.spec else 0
+    return depth * stage_s(d, np.maximum(1.0, sequences / d.model.layers)) if depth else 0.0 * sequences
 
 
 def mixed_s(d: Deployment, tokens: Floats) -> Floats:
@@ -48,20 +55,26 @@ def mixed_s(d: Deployment, tokens: Floats) -> Floats:
     The engine picks the microbatch that drains soonest.
     """
     layers = float(d.model.layers)
+    drafted = np.minimum(tokens, d.max_num_seqs)
+    verified = tokens + drafted * (d.spec.depth if d.spec else 0)
     best = np.full_like(tokens, np.inf)
     for b in MICROBATCHES:
-        best = np.minimum(best, (layers + np.ceil(tokens / b)) * stage_s(d, np.minimum(b, np.maximum(tokens, 1.0))))
-    return np.maximum(best, decode_s(d, np.minimum(tokens, d.max_num_seqs)) - _beside_s(d)) + _beside_s(d)
+        best = np.minimum(best, (layers + np.ceil(verified / b)) * stage_s(d, np.minimum(b, np.maximum(verified, 1.0))))
+    return np.maximum(best, decode_s(d, drafted) - _beside_s(d)) + _beside_s(d)
 
 
 def kv_s(d: Deployment) -> float:
-    """Seconds for each KV token read, at the layers with full attention [s]."""
-    return d.model.layers * model_cost.kv_bytes_per_layer(d.model, d.kv) / _bandwidth(d)
+    """Seconds for each KV token read, at the layers with full attention: bandwidth, or arithmetic under MLA [s]."""
+    model = d.model
+    width = d.spec.width if d.spec else 1
+    read = model_cost.context_bytes_per_token(model, d.kv) / _seeing(d) / _bandwidth(d)
+    arithmetic = width * model_cost.context_flop_per_read(model) / _seeing(d) / compute(d)
+    return model.layers * max(read, arithmetic)
 
 
 def pair_s(d: Deployment) -> float:
     """Seconds for each pair of a prompt token and a token of its context, at the same layers [s]."""
-    return d.model.layers * model_cost.flop_per_pair(d.model) / _compute(d)
+    return d.model.layers * model_cost.context_flop_per_pair(d.model) / _seeing(d) / compute(d)
 
 
 def load_s(d: Deployment) -> float:
@@ -79,22 +92,19 @@ def issue_interval_s(d: Deployment) -> float:
     return float(stage_s(d, np.ones(1))[0])
 
 
+def _seeing(d: Deployment) -> int:
+    """Attention blocks that see the whole context, at least 1."""
+    kinds = model_cost.attention_kinds(d.model)
+    return max(1, kinds.full + kinds.sparse)
+
+
 def _weight_bytes_read(d: Deployment, microbatch: Floats) -> Floats:
-    """Bytes of one (mean) layer's weights that a microbatch reads."""
-    model, (dense, moe) = d.model, model_cost.layer_counts(d.model)
-    total = model.layers * model_cost.attention_weights(model) * model_cost.bytes_per_weight(d.weights, "attention")
-    total = total + dense * model_cost.dense_mlp_weights(model, model.ffn) * model_cost.bytes_per_weight(
-        d.weights, "mlp"
-    )
-    per_layer = total / model.layers + 0.0 * microbatch
-    if moe:
-        routed = model_cost.experts_touched(model, microbatch) * model_cost.expert_weights(model)
-        shared = model_cost.shared_expert_weights(model) + model.hidden * model.experts
-        per_layer = per_layer + moe / model.layers * (
-            routed * model_cost.bytes_per_weight(d.weights, "experts")
-            + shared * model_cost.bytes_per_weight(d.weights, "mlp")
-        )
-    return per_layer
+    """Bytes of one (mean) layer's weights that a microbatch reads; none where they are wired in."""
+    if d.chip.only_models:
+        return 0.0 * microbatch
+    parts = model_cost.weight_parts(d.model, d.weights)
+    touched = model_cost.experts_touched(d.model, microbatch) / d.model.experts if d.model.experts else 0.0
+    return (parts.mixers + parts.mlp + parts.experts * touched + 0.0 * microbatch) / d.model.layers
 
 
 def _beside_s(d: Deployment) -> float:
@@ -108,6 +118,7 @@ def _bandwidth(d: Deployment) -> float:
     return d.chips * d.chip.sram_bytes_per_s.value
 
 
-def _compute(d: Deployment) -> float:
+def compute(d: Deployment) -> float:
+    """Arithmetic that all chips of a replica reach [FLOP/s]."""
     peak = ops.peak_flop_per_s(d.chip, "bf16")[0]
     return d.chips * peak * d.efficiency.figures["gemm_flop"].value

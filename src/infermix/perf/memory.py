@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
+from infermix.catalog import shape
 from infermix.perf import model_cost
 from infermix.perf.deployment import BLOCK_TOKENS, Deployment
+
+MOST_STAGES = 512
 
 
 def capacity_bytes(deployment: Deployment) -> float:
@@ -16,9 +21,34 @@ def capacity_bytes(deployment: Deployment) -> float:
     return deployment.chips * use * (memory.value if memory else 0.0)
 
 
+def fullest_stage(deployment: Deployment) -> float:
+    """Layers of the fullest of ``pp`` stages over their mean: what does not divide evenly waits for it."""
+    layers, pp = deployment.model.layers, deployment.pp
+    return math.ceil(layers / pp) * pp / layers
+
+
 def weights_bytes(deployment: Deployment) -> float:
-    """Weights on all chips of an instance: each DP rank holds a copy [bytes]."""
-    return deployment.dp * model_cost.weight_bytes(deployment.model, deployment.weights)
+    """Weights on all chips of an instance [bytes].
+
+    Each DP group holds a copy; experts are held once where ``ep`` shares them out; weights that are wired into
+    the chip take no memory.
+    """
+    d = deployment
+    if d.chip.only_models:
+        return 0.0
+    parts = model_cost.weight_parts(d.model, d.weights)
+    copies = d.dp if d.ep == 1 else 1
+    return fullest_stage(d) * (d.dp * (parts.total - parts.experts) + copies * parts.experts)
+
+
+def draft_bytes(deployment: Deployment) -> float:
+    """Weights of the layer that drafts tokens, on all chips of an instance [bytes]."""
+    d = deployment
+    if d.spec is None or not d.spec.draft_layers:
+        return 0.0
+    parts = model_cost.weight_parts(d.model, d.weights)
+    copies = d.dp if d.ep == 1 else 1
+    return (d.dp * (parts.mixers + parts.mlp) + copies * parts.experts) / d.model.layers
 
 
 def activation_bytes(deployment: Deployment) -> float:
@@ -27,32 +57,43 @@ def activation_bytes(deployment: Deployment) -> float:
     Eight activations of the hidden width per token is a round figure for the buffers that live at once;
     on SRAM machines tokens pass one by one and the share of memory left free covers them.
     """
-    if deployment.is_pipeline:
+    d = deployment
+    if d.is_pipeline:
         return 0.0
-    model = deployment.model
-    per_token = 8 * model.hidden * model_cost.ACTIVATION_BYTES
-    logits = 4.0 * model.vocab * deployment.max_num_seqs
-    return deployment.chips * (deployment.max_batched_tokens / deployment.dp * per_token) + logits
+    per_token = 8 * d.model.hidden * model_cost.ACTIVATION_BYTES
+    width = d.spec.width if d.spec else 1
+    logits = 4.0 * d.model.vocab * d.max_num_seqs * width
+    return d.chips * (d.max_batched_tokens / d.dp * per_token) + logits
 
 
 def kv_replication(deployment: Deployment) -> float:
-    """How often each KV head is stored: more TP ranks than KV heads hold copies."""
-    return max(1.0, deployment.tp / deployment.model.kv_heads)
+    """How often a group of ``tp`` chips stores each KV head; MLA's latent cannot be split, so every chip has it."""
+    d = deployment
+    if d.is_pipeline:
+        return 1.0
+    return float(d.tp) if shape.is_mla(d.model) else max(1.0, d.tp / d.model.kv_heads)
+
+
+def sequences_bytes(deployment: Deployment) -> float:
+    """What ``max_num_seqs`` sequences keep whatever their length: windows and states [bytes]."""
+    d = deployment
+    windows = kv_replication(d) * model_cost.window_bytes(d.model, d.kv)
+    return d.max_num_seqs * (windows + model_cost.state_bytes_per_sequence(d.model))
 
 
 def kv_tokens_left(deployment: Deployment) -> int:
     """KV tokens that one instance can hold beside weights and working memory; negative when even those do not fit.
 
-    The full windows of sliding layers are set aside for ``max_num_seqs`` sequences.
+    Windows and states are set aside for ``max_num_seqs`` sequences. A model that keeps nothing per token is
+    told the tokens of ``max_num_seqs`` longest contexts.
     """
-    model = deployment.model
-    copies = kv_replication(deployment)
-    windows = deployment.max_num_seqs * copies * model_cost.kv_bytes_per_sequence(model, deployment.kv)
-    free = capacity_bytes(deployment) - weights_bytes(deployment) - activation_bytes(deployment) - windows
-    return int(free // (copies * model_cost.kv_bytes_per_token(model, deployment.kv)))
-
-
-MOST_STAGES = 512
+    d = deployment
+    taken = weights_bytes(d) + draft_bytes(d) + activation_bytes(d) + sequences_bytes(d)
+    free = capacity_bytes(d) - taken
+    per_token = kv_replication(d) * fullest_stage(d) * model_cost.kv_bytes_per_token(d.model, d.kv)
+    if per_token:
+        return int(free // per_token)
+    return d.max_num_seqs * d.model.max_context if free >= 0 else -1
 
 
 def fewest_stages(deployment: Deployment) -> int | None:

@@ -1,4 +1,4 @@
-"""Operators on an HBM chip: the roofline ``max(arithmetic, bytes) + floor``, arrays over tokens in, seconds out."""
+"""Operators on chips that stream weights: ``max(arithmetic, bytes) + floor``, arrays over tokens in, seconds out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from infermix.arrays import Floats
 from infermix.catalog.records import Chip, Efficiency
-from infermix.errors import InputError
+from infermix.errors import NoAnswer
 from infermix.perf.deployment import BYTES_PER_WEIGHT
 from infermix.perf.model_cost import ACTIVATION_BYTES
 
@@ -27,32 +27,31 @@ def peak_flop_per_s(chip: Chip, weights: str) -> tuple[float, str]:
         figure = getattr(chip, name)
         if figure is not None:
             return figure.value, name
-    raise InputError(
-        "no peak arithmetic rate is known", where=f"chips/{chip.id}", allowed="a chip with a published peak"
-    )
+    raise NoAnswer(f"{chip.id}: no peak arithmetic rate is known")
+
+
+def attention_peak_flop_per_s(chip: Chip) -> float:
+    """Dense peak at which attention multiplies: 16 bits where the chip has them [FLOP/s]."""
+    return peak_flop_per_s(chip, "bf16")[0]
 
 
 def gemm_s(
     chip: Chip,
     efficiency: Efficiency,
     weights: str,
-    stored: str,
     tokens: Floats,
     rows: float,
     columns: float,
     *,
     matrices: Floats | float = 1.0,
 ) -> Floats:
-    """Seconds to multiply ``tokens`` rows by ``matrices`` weight matrices of ``rows x columns`` that share the tokens.
-
-    ``weights`` rules the arithmetic, ``stored`` the bytes.
-    """
+    """Seconds to multiply ``tokens`` rows by ``matrices`` matrices of ``rows x columns`` that share the tokens."""
     f = efficiency.figures
     peak, name = peak_flop_per_s(chip, weights)
     reached = f["gemm_flop_fp8"].value if name in ("fp8_flop_per_s", "fp4_flop_per_s") else f["gemm_flop"].value
     assert chip.mem_bytes_per_s is not None
     arithmetic = 2.0 * tokens * rows * columns / (reached * peak)
-    moved = matrices * rows * columns * BYTES_PER_WEIGHT[stored] + tokens * (rows + columns) * ACTIVATION_BYTES
+    moved = matrices * rows * columns * BYTES_PER_WEIGHT[weights] + tokens * (rows + columns) * ACTIVATION_BYTES
     return (
         np.maximum(arithmetic, moved / (f["gemm_bytes"].value * chip.mem_bytes_per_s.value)) + f["gemm_floor_s"].value
     )

@@ -107,14 +107,46 @@ def compile_table(deployment: Deployment) -> StepTable:
 
 
 def _compile(d: Deployment) -> StepTable:
+    refuse_unfit(d)
+    tokens = np.arange(d.max_batched_tokens + 1, dtype=np.float64)
+    tokens[0] = 1.0
+    return table_at(d, tokens)
+
+
+def table_at(d: Deployment, tokens: Floats) -> StepTable:
+    """Step times of a deployment that fits, at these tokens alone; a table proper has all up to max_batched_tokens."""
+    machine = dataflow if d.is_pipeline else roofline
+    decode = machine.decode_s(d, tokens)
+    per_seq = 0.0 if d.is_pipeline else roofline.per_seq_s(d)
+    latency = float(decode[0]) + per_seq
+    same = not d.is_pipeline and d.pp == 1 and d.spec is None
+    low, high = speed_interval(d)
+    return StepTable(
+        decode_s=decode,
+        mixed_s=decode if same else machine.mixed_s(d, tokens),
+        per_seq_s=per_seq,
+        kv_s=machine.kv_s(d),
+        pair_s=machine.pair_s(d),
+        load_s=dataflow.load_s(d) if d.is_pipeline else 0.0,
+        latency_s=latency,
+        issue_interval_s=dataflow.issue_interval_s(d) if d.is_pipeline else latency / d.pp,
+        block_tokens=BLOCK_TOKENS,
+        blocks=kv_blocks(d),
+        valid_tokens=d.max_batched_tokens,
+        low=low,
+        high=high,
+        tokens_per_step=d.spec.accepted_per_step if d.spec else 1.0,
+    )
+
+
+def refuse_unfit(d: Deployment) -> None:
+    """Raise ``NoAnswer`` where a figure is missing or the model does not fit."""
     missing = missing_figures(d)
     if missing:
         raise NoAnswer(f"{d.chip.id}: no step time, the catalogue lacks {', '.join(missing)}")
-    if kv_tokens_left(d) < BLOCK_TOKENS:
-        raise NoAnswer(f"{d.model.id} does not fit on {d.name}: {kv_tokens_left(d):,} KV tokens left")
-    tokens = np.arange(d.max_batched_tokens + 1, dtype=np.float64)
-    tokens[0] = 1.0
-    return _pipeline_table(d, tokens) if d.is_pipeline else _hbm_table(d, tokens)
+    left = kv_tokens_left(d)
+    if left < BLOCK_TOKENS:
+        raise NoAnswer(f"{d.model.id} does not fit on {d.name}: {left:,} KV tokens left")
 
 
 def missing_figures(d: Deployment) -> list[str]:
@@ -126,66 +158,43 @@ def missing_figures(d: Deployment) -> list[str]:
         needed |= {"sram_bytes": chip.sram_bytes, "sram_bytes_per_s": chip.sram_bytes_per_s}
     else:
         needed |= {"mem_bytes": chip.mem_bytes, "mem_bytes_per_s": chip.mem_bytes_per_s}
-        if d.tp > 1:
+        if d.chips > 1 and d.system.chips > 1:
             needed["link_bytes_per_s"] = chip.link_bytes_per_s
+        if d.chips > d.system.chips:
+            needed["scaleout_bytes_per_s"] = chip.scaleout_bytes_per_s
     return [name for name, figure in needed.items() if figure is None or not figure.value]
 
 
-def _hbm_table(d: Deployment, tokens: Floats) -> StepTable:
-    base = sum(roofline.layers_s(d, tokens), 0.0 * tokens) + roofline.head_s(d)
-    one_token = float(base[0]) + roofline.per_seq_s(d)
-    return StepTable(
-        decode_s=base,
-        mixed_s=base,
-        per_seq_s=roofline.per_seq_s(d),
-        kv_s=roofline.kv_s(d),
-        pair_s=roofline.pair_s(d),
-        load_s=0.0,
-        latency_s=one_token,
-        issue_interval_s=one_token,
-        block_tokens=BLOCK_TOKENS,
-        blocks=kv_blocks(d),
-        valid_tokens=d.max_batched_tokens,
-        low=_speed(d)[0],
-        high=_speed(d)[1],
-    )
+def speed_interval(d: Deployment) -> tuple[float, float]:
+    """Ends of the interval of speed as factors: the family's, MoE models' own, wider where a model is a guess.
 
-
-def _pipeline_table(d: Deployment, tokens: Floats) -> StepTable:
-    decode = dataflow.decode_s(d, tokens)
-    return StepTable(
-        decode_s=decode,
-        mixed_s=dataflow.mixed_s(d, tokens),
-        per_seq_s=0.0,
-        kv_s=dataflow.kv_s(d),
-        pair_s=dataflow.pair_s(d),
-        load_s=dataflow.load_s(d),
-        latency_s=float(decode[0]),
-        issue_interval_s=dataflow.issue_interval_s(d),
-        block_tokens=BLOCK_TOKENS,
-        blocks=kv_blocks(d),
-        valid_tokens=d.max_batched_tokens,
-        low=_speed(d)[0],
-        high=_speed(d)[1],
-    )
-
-
-def _speed(d: Deployment) -> tuple[float, float]:
-    """Ends of the interval of speed: MoE models have their own where a family states it."""
+    A closed model stands for a range of active parameters; its steps may be as much faster or slower.
+    """
     figures = d.efficiency.figures
     figure = figures.get("speed_moe", figures["speed"]) if d.model.experts else figures["speed"]
     high = figure.high or 1.0
     if not d.is_pipeline:
         high = min(high, *(1.0 / figures[name].value for name in _SHARES_OF_PEAK))
-    return figure.low or 1.0, high
+    low, active = figure.low or 1.0, d.model.active_params
+    if d.model.closed and active.low and active.high:
+        return low * active.value / active.high, high * active.value / active.low
+    return low, high
 
 
-_SHARES_OF_PEAK = ("gemm_flop", "gemm_flop_fp8", "gemm_bytes", "attention_bytes", "attention_flop")
+_SHARES_OF_PEAK = (
+    "gemm_flop",
+    "gemm_flop_fp8",
+    "gemm_bytes",
+    "attention_bytes",
+    "attention_flop",
+    "mla_bytes",
+    "mla_flop",
+)
 """No interval may reach beyond the datasheet: share of peak times ``high`` stays at or below 1."""
 
 
 def step_time_s(deployment: Deployment, *, decode_seqs: ArrayLike, context_tokens: ArrayLike) -> Floats:
-    """Seconds of a decode step; arrays broadcast.
+    """Seconds of a decode step; arrays broadcast. With speculation a step gives ``tokens_per_step`` tokens.
 
     Parameters
     ----------
@@ -197,15 +206,3 @@ def step_time_s(deployment: Deployment, *, decode_seqs: ArrayLike, context_token
     table = compile_table(deployment)
     seqs, context = np.broadcast_arrays(np.asarray(decode_seqs), np.asarray(context_tokens))
     return np.asarray(table.decode_s[seqs] + seqs * (table.per_seq_s + table.kv_s * context))
-
-
-def ttft_s(deployment: Deployment, input_tokens: int, cached_tokens: int = 0) -> float:
-    """Unloaded time to first token [s]: the uncached prompt in chunks on an idle instance."""
-    table, chunk = compile_table(deployment), deployment.max_batched_tokens
-    total, start = table.load_s * cached_tokens, cached_tokens
-    while start < input_tokens:
-        m = min(chunk, input_tokens - start)
-        total += float(table.mixed_s[m]) + table.per_seq_s + table.kv_s * (start + m)
-        total += table.pair_s * (m * start + m * (m + 1) / 2)
-        start += m
-    return total

@@ -14,15 +14,13 @@ import numpy as np
 
 from infermix.arrays import Floats
 from infermix.errors import InfermixError, NoAnswer
-from infermix.perf.deployment import Deployment, best_weights
-from infermix.perf.memory import fewest_stages
+from infermix.perf.deployment import Deployment, best_weights, can_keep_kv
+from infermix.perf.layouts import fitting
 from infermix.perf.table import StepTable, compile_table
 from infermix.plan.question import Demand, Offer, Question
 
 CHUNKS = (2048, 8192)
 BATCH_CAPS = (8, 16, 32, 64, 128, 256)
-REPLICA_GROWTH = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
-"""Replicas of SRAM machines are tried at these multiples of the fewest systems that hold the model."""
 KEPT = 1
 KEPT_REPLICAS = 3
 """Options, and replica sizes, kept of each system for each class."""
@@ -133,7 +131,7 @@ def refuse(option: Option, demand: Demand) -> Refusal | None:
 
 
 def _layout(deployment: Deployment) -> str:
-    return f"{deployment.stages} in line" if deployment.is_pipeline else f"tp{deployment.tp}"
+    return f"{deployment.stages} in line" if deployment.is_pipeline else deployment.layout
 
 
 def _time(seconds: float) -> str:
@@ -185,8 +183,8 @@ def _deployments(question: Question, offer: Offer) -> list[Deployment]:
         weights=best_weights(question.model, offer.chip, efficiency),
         stages=1 if efficiency.machine == "pipeline" else 0,
     )
-    layouts = _replicas(base) if base.is_pipeline else _tensor_parallel(base)
-    kv = [k for k in question.study.market.kv if _can_hold(offer, k)] if question.study.market else ["bf16"]
+    layouts = _layouts(_replace(base, max_num_seqs=BATCH_CAPS[0], max_batched_tokens=CHUNKS[0])) or [base]
+    kv = [k for k in question.study.market.kv if can_keep_kv(offer.chip, k)] if question.study.market else ["bf16"]
     return [
         _replace(layout, kv=k, max_batched_tokens=chunk, max_num_seqs=cap)
         for layout in layouts
@@ -196,23 +194,10 @@ def _deployments(question: Question, offer: Offer) -> list[Deployment]:
     ]
 
 
-def _can_hold(offer: Offer, kv: str) -> bool:
-    """bf16 KV anywhere; 8-bit KV where the chip has 8-bit arithmetic."""
-    chip = offer.chip
-    return kv in ("bf16", "fp16") or (chip.fp8_flop_per_s if kv == "fp8" else chip.int8_op_per_s) is not None
-
-
-def _tensor_parallel(base: Deployment) -> list[Deployment]:
-    sizes = [tp for tp in (1, 2, 4, 8, 16, 32, 64) if tp <= base.system.chips and base.model.heads % tp == 0]
-    return [_replace(base, tp=tp) for tp in sizes]
-
-
-def _replicas(base: Deployment) -> list[Deployment]:
-    """Replicas from the fewest systems that hold the model with some KV cache upwards."""
-    fewest = fewest_stages(base)
-    if fewest is None:
-        return [base]
-    return [_replace(base, stages=n) for n in sorted({round(fewest * g) for g in REPLICA_GROWTH})]
+def _layouts(base: Deployment) -> list[Deployment]:
+    """Layouts that hold the model; sequences of their own for each chip only where latents would be copied else."""
+    latent = base.model.mla_kv_lora is not None
+    return [d for d in fitting(base) if latent or d.dp == 1]
 
 
 def _replace(deployment: Deployment, **changes: object) -> Deployment:

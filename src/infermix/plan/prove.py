@@ -48,8 +48,7 @@ def fleet_of(question: Question, solution: Solution) -> Fleet:
     pools: list[Pool] = []
     for choice in solution.choices:
         d = choice.column.option.deployment
-        layout = f"x{d.stages}" if d.is_pipeline else f"tp{d.tp}"
-        stem = f"{d.system.id}-{layout}"
+        stem = f"{d.system.id}-{d.layout.replace(' ', '-')}"
         same = sum(p.name.split("/")[0] == stem for p in pools)
         shares = {name: rate / totals[name] for name, rate in choice.rates.items()}
         pools.append(
