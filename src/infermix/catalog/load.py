@@ -6,7 +6,7 @@ import csv
 import functools
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -20,6 +20,7 @@ from infermix.catalog.records import SI_UNITS, Chip, Efficiency, Figure, Model, 
 from infermix.errors import InputError, near_miss
 
 R = TypeVar("R", bound=msgspec.Struct)
+OfferRow = tuple[int, dict[str, str]]
 
 _PRICE_FIGURE = ("value", "unit", "low", "high", "source", "kind", "read", "of", "figure_note")
 
@@ -169,14 +170,17 @@ def _by_file(kind: str, folder: Traversable, type_: type[R]) -> Shelf[R]:
 
     def load(id_: str) -> R:
         file = folder / f"{id_}.toml"
-        raw = toml(file.read_text(encoding="utf-8"), str(file))
-        if raw.get("id") != id_:
-            raise InputError(
-                "the id differs from the file's name", where=f"{file}: id", value=raw.get("id"), allowed=id_
-            )
-        return record(type_, raw, str(file))
+        return named_record(type_, file.read_text(encoding="utf-8"), id_, str(file))
 
     return Shelf(kind, ids, load)
+
+
+def named_record(type_: type[R], text: str, id_: str, where: str) -> R:
+    """The record in the text of a file that bears its id."""
+    raw = toml(text, where)
+    if raw.get("id") != id_:
+        raise InputError("the id differs from the file's name", where=f"{where}: id", value=raw.get("id"), allowed=id_)
+    return record(type_, raw, where)
 
 
 def _whole(kind: str, load: Callable[[], dict[str, R]]) -> Shelf[R]:
@@ -204,26 +208,36 @@ def _prices(folder: Traversable) -> dict[str, Price]:
     found: dict[str, Price] = {}
     for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if file.name.endswith(".csv"):
-            for offer in _offers(file.read_text(encoding="utf-8"), str(file)).values():
-                _keep(found, record(Price, offer, f"{file}: {offer['id']}"), str(file))
+            for id_, rows in offer_rows(file.read_text(encoding="utf-8"), str(file)).items():
+                _keep(found, record(Price, offer(rows, str(file)), f"{file}: {id_}"), str(file))
     return found
 
 
-def _offers(text: str, where: str) -> dict[str, Raw]:
-    """Group the rows (one figure each) of a price file by offer; an offer's texts stand in its first row."""
-    offers: dict[str, Raw] = {}
-    for line, row in enumerate(csv.DictReader(io.StringIO(text), strict=True), start=2):
+def offer_rows(text: str, where: str) -> dict[str, list[OfferRow]]:
+    """The rows of a price file by offer, each with its line; one row is one figure."""
+    lines = csv.DictReader(io.StringIO(text), strict=True)
+    lacking = [column for column in ("id", "figure", *_PRICE_FIGURE) if column not in (lines.fieldnames or ())]
+    if lacking:
+        raise InputError(f"the header lacks {', '.join(lacking)}", where=where)
+    found: dict[str, list[OfferRow]] = {}
+    for row in lines:
+        found.setdefault(row["id"], []).append((lines.line_num, row))
+    return found
+
+
+def offer(rows: Sequence[OfferRow], where: str) -> Raw:
+    """The raw record of one offer; its texts stand in its first row. Raises ``InputError`` with the line."""
+    texts = {key: cell for key, cell in rows[0][1].items() if cell and key not in (*_PRICE_FIGURE, "figure")}
+    raw: Raw = {"provider": "", **texts}
+    if "chips" in raw:
+        raw["chips"] = int(_float(raw["chips"], f"{where} line {rows[0][0]}: chips"))
+    for line, row in rows:
         if None in row or None in row.values():
             raise InputError("row and header differ in length", where=f"{where} line {line}")
-        offer = offers.get(row["id"])
-        if offer is None:
-            texts = {k: v for k, v in row.items() if v and k not in _PRICE_FIGURE and k != "figure"}
-            offer = {"provider": "", **texts}
-            offers[row["id"]] = offer
-            if "chips" in offer:
-                offer["chips"] = int(_float(row["chips"], f"{where} line {line}: chips"))
-        offer[row["figure"]] = _price_figure(row, f"{where} line {line}")
-    return offers
+        if row["figure"] in raw:
+            raise InputError("a figure stands twice", where=f"{where} line {line}", value=row["figure"])
+        raw[row["figure"]] = _price_figure(row, f"{where} line {line}: {row['figure']}")
+    return raw
 
 
 def _price_figure(row: dict[str, str], where: str) -> Raw:
