@@ -18,7 +18,7 @@ from infermix.arrays import Floats
 from infermix.perf import model_cost, ops
 from infermix.perf.deployment import Deployment
 
-MICROBATCHES = 2.0 ** np.arange(0, 13)
+MICROBATCHES: Floats = np.array([2.0**i for i in range(13)])
 
 
 def sync_s(d: Deployment) -> float:
@@ -57,10 +57,11 @@ def mixed_s(d: Deployment, tokens: Floats) -> Floats:
     layers = float(d.model.layers)
     drafted = np.minimum(tokens, d.max_num_seqs)
     verified = tokens + drafted * (d.spec.depth if d.spec else 0)
-    best = np.full_like(tokens, np.inf)
-    for b in MICROBATCHES:
-        best = np.minimum(best, (layers + np.ceil(verified / b)) * stage_s(d, np.minimum(b, np.maximum(verified, 1.0))))
-    return np.maximum(best, decode_s(d, drafted) - _beside_s(d)) + _beside_s(d)
+    each = np.maximum(verified, 1.0)
+    microbatch = np.minimum(MICROBATCHES[:, None], each[None, :])
+    best: Floats = ((layers + np.ceil(verified / MICROBATCHES[:, None])) * stage_s(d, microbatch)).min(axis=0)
+    least: Floats = decode_s(d, drafted) - _beside_s(d)
+    return np.maximum(best, least) + _beside_s(d)
 
 
 def kv_s(d: Deployment) -> float:

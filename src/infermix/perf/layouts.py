@@ -76,6 +76,19 @@ def fitting(base: Deployment) -> list[Deployment]:
     return [d for d in (laid_out(base, x) for x in spanning(base.model, base.system)) if kv_tokens_left(d) > 0]
 
 
+def telling(base: Deployment) -> list[Deployment]:
+    """Of ``fitting`` the few that span it: the smallest two and the largest of each way to lay the model out."""
+    if base.is_pipeline:
+        return fitting(base)
+    ways: dict[tuple[bool, bool, bool], list[Deployment]] = {}
+    for d in fitting(base):
+        ways.setdefault((d.pp > 1, d.dp > 1, d.ep > 1), []).append(d)
+    found = []
+    for (_, _, shared), same in ways.items():
+        found += same[-1:] if shared else [*same[:2], *same[2:][-1:]]
+    return found
+
+
 def laid_out(base: Deployment, layout: Layout) -> Deployment:
     """``base`` in this layout."""
     return msgspec.structs.replace(base, **layout._asdict())

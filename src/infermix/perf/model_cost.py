@@ -8,6 +8,7 @@ grow with the context is called the *reach* of a block.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +76,7 @@ class WeightBytes(NamedTuple):
         return sum(self)
 
 
+@lru_cache(maxsize=4096)
 def weight_parts(model: Model, weights: str) -> WeightBytes:
     """Bytes of all weights by part; vocabulary matrices stay in 16 bits."""
     count, each = shape.blocks(model), BYTES_PER_WEIGHT[stored(model, weights)]
@@ -101,6 +103,7 @@ def kv_bytes_per_layer(model: Model, kv: str, *, sliding: bool = False) -> float
     return shape.kv_elements_per_layer(model, sliding) * BYTES_PER_KV[kv]
 
 
+@lru_cache(maxsize=4096)
 def window_bytes(model: Model, kv: str) -> float:
     """KV bytes of the full windows of all sliding blocks, for one sequence."""
     kinds, window = attention_kinds(model), model.sliding_window or 0
@@ -112,6 +115,7 @@ def index_bytes_per_layer(model: Model) -> float:
     return model.indexer_head_dim * INDEX_BYTES if model.sparse_topk else 0.0
 
 
+@lru_cache(maxsize=4096)
 def kv_bytes_per_token(model: Model, kv: str) -> float:
     """Bytes that one more token of a long context takes in memory."""
     kinds = attention_kinds(model)
@@ -129,12 +133,14 @@ def state_bytes_per_sequence(model: Model) -> float:
     return shape.blocks(model).linear * model.linear_state_elements * STATE_BYTES
 
 
+@lru_cache(maxsize=4096)
 def context_bytes_per_token(model: Model, kv: str) -> float:
     """Bytes that a decoding token reads for each token of its context: keys and values, or only their index."""
     kinds = attention_kinds(model)
     return kinds.full * kv_bytes_per_layer(model, kv) + kinds.sparse * index_bytes_per_layer(model)
 
 
+@lru_cache(maxsize=4096)
 def reach_bytes_per_sequence(model: Model, kv: str) -> float:
     """Bytes that a decoding token reads whatever its context: windows, chosen tokens, states read and written."""
     chosen = attention_kinds(model).sparse * (model.sparse_topk or 0) * kv_bytes_per_layer(model, kv)
@@ -173,6 +179,7 @@ def context_flop_per_read(model: Model) -> float:
     return kinds.full * flop_per_read(model) + kinds.sparse * flop_per_index(model)
 
 
+@lru_cache(maxsize=4096)
 def reach_flop_per_token(model: Model) -> float:
     """Arithmetic of a prompt token within windows, chosen tokens and states, over all blocks [FLOP]."""
     kinds = attention_kinds(model)
@@ -197,6 +204,7 @@ def bytes_read(model: Model, weights: str, tokens: float) -> float:
     return parts.mixers + parts.mlp + parts.head + parts.experts * touched
 
 
+@lru_cache(maxsize=4096)
 def flop_per_token(model: Model) -> float:
     """Arithmetic of one token in the layers, attention scores left out [FLOP]."""
     return 2.0 * (shape.active_parameters(model) - shape.head_weights(model))

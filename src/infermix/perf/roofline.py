@@ -152,6 +152,8 @@ def _gemm_s(
 def _attention_s(d: Deployment, tokens: Floats, *, sliding: bool = False) -> Floats:
     """Projections of one attention block."""
     model, weights = d.model, model_cost.stored(d.model, d.weights)
+    if model.attention_block_weights is not None:
+        return _gemm_s(d, weights, tokens, model.hidden, model.attention_block_weights / model.hidden / d.tp)
     if shape.is_mla(model):
         return _latent_attention_s(d, tokens, weights) + _indexer_s(d, tokens, weights)
     heads = shape.heads_of(model, sliding)
