@@ -46,13 +46,13 @@ def report(plan: Plan, path: str | Path) -> None:
     write_report(plan, path)
 
 
-def workload(profile: str, *, slo: Slo, rate_per_s: float) -> TrafficClass:
-    """A traffic class from a packaged profile.
+def workload(profile: str, *, slo: Slo, rate_per_s: float | None = None, sessions: int | None = None) -> TrafficClass:
+    """A traffic class from a packaged profile, at a mean rate or with so many sessions at work.
 
-    >>> workload("agentic-coding", slo=Slo(ttft_s=1.5, tpot_s=0.005), rate_per_s=20).profile
+    >>> workload("agentic-coding", slo=Slo(ttft_s=1.5, tpot_s=0.005), sessions=200).profile
     'agentic-coding'
     """
-    cls = TrafficClass(profile=profile, slo=slo, rate_per_s=rate_per_s)
+    cls = TrafficClass(profile=profile, slo=slo, rate_per_s=rate_per_s, sessions=sessions)
     cls.check("workload")
     return cls
 

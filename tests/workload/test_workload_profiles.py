@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infermix.errors import InputError
-from infermix.workload.arrivals import draw, typical
+from infermix.workload.arrivals import draw
 from infermix.workload.classes import Slo, TrafficClass
 from infermix.workload.distil import PACKAGED, distil, distil_packaged, quantiles, to_toml
 from infermix.workload.profiles import load_profile, parse_profile, profile_names
@@ -101,23 +101,6 @@ def test_first_requests_of_agents_have_nothing_cached() -> None:
     grid = (np.arange(1000) + 0.5) / 1000
     lengths = tables.draw(0, grid, grid)
     assert np.array_equal(lengths.input_tokens, lengths.uncached_tokens)
-
-
-@pytest.mark.parametrize("name", sorted(PACKAGED))
-def test_typical_is_near_the_facts(name: str) -> None:
-    figures, facts = typical(TrafficClass(slo=SLO, profile=name)), load_profile(name).facts
-    for column in ("input_tokens", "uncached_tokens", "output_tokens", "context_tokens"):
-        assert getattr(figures, column) == pytest.approx(facts[column].mean, rel=0.02)
-        assert getattr(figures, f"{column}_p90") == pytest.approx(facts[column].p90, rel=0.05)
-
-
-def test_typical_of_a_trace_and_of_a_short_context(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("t_s,input_tokens,output_tokens,cached_tokens\n0,100,10,40\n1,300,30,0\n")
-    cls = TrafficClass(slo=SLO, trace="t.csv")
-    figures = typical(cls, base_dir=tmp_path)
-    assert (figures.input_tokens, figures.uncached_tokens, figures.output_tokens) == (200, 180, 20)
-    assert figures.context_tokens == 220
-    assert typical(cls, max_context=210, base_dir=tmp_path).input_tokens == (100 + 180) / 2
 
 
 @given(st.lists(st.integers(1, 100_000), min_size=1, max_size=400))

@@ -37,7 +37,11 @@ class Traffic:
         if seed not in self._drawn:
             study = self._question.study
             self._drawn[seed] = offered(
-                study, self._question.model, seed=seed, min_per_class=study.prove.requests_per_class
+                study,
+                self._question.model,
+                seed=seed,
+                min_per_class=study.prove.requests_per_class,
+                hold_hour=True,
             )
         return self._drawn[seed]
 

@@ -245,7 +245,7 @@ def _promised(planner: Planner, strict: Demand, tpot_s: float) -> tuple[Demand, 
 
 
 def figures_used(question: Question, fleet: Fleet) -> list[str]:
-    """Ids of every catalogue figure that the fleet's speed, size, power or price was computed from."""
+    """Ids of every catalogue figure that speed, size, power or price of fleet and training came from."""
     found: list[str] = []
     facts = question.catalog
     for pool in fleet.pools:
@@ -256,6 +256,9 @@ def figures_used(question: Question, fleet: Fleet) -> list[str]:
         found += [f"models/{d.model.id}/params"]
         found += list(offer.price.figures)
         found += [f"systems/{d.system.id}/power_w"] if d.system.power_w is not None else []
+    for held in (r for r in question.reserved if r.counted):
+        found += list(held.price.figures)
+        found += [f"systems/{held.system.id}/power_w"] if held.system.power_w is not None else []
     direct = list(dict.fromkeys(found))
     return list(dict.fromkeys(direct + [r for id_ in direct for r in _roots(facts, id_)]))
 

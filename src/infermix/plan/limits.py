@@ -51,15 +51,19 @@ def broken_limits(question: Question, fleet: Fleet, evidence: Evidence) -> list[
 
 
 def limit_uses(question: Question, fleet: Fleet, evidence: Evidence) -> list[LimitUse]:
-    """Every limit of the study, with what the fleet uses of it."""
+    """Every limit of the study, with what the fleet and the training beside it use of it.
+
+    Shares of vendors and of tokens are the fleet's alone.
+    """
     limits, offers = question.limits, [offer_of(question, p) for p in fleet.pools]
     outputs = evidence.output_tokens.sum(axis=0)
-    uses = [_supply_use(fleet, offer) for offer in question.offers if offer.supply is not None]
+    uses = [_supply_use(question, fleet, offer) for offer in question.offers if offer.supply is not None]
     if limits.power_mw is not None:
         watts = sum(p.systems * (o.facility_w or np.nan) for p, o in zip(fleet.pools, offers, strict=True))
-        uses.append(LimitUse("limits.power_mw", watts / 1e6, limits.power_mw))
+        uses.append(LimitUse("limits.power_mw", (watts + question.reserved_w) / 1e6, limits.power_mw))
     if limits.usd_per_hour is not None:
-        uses.append(LimitUse("limits.usd_per_hour", fleet_cost(question, fleet), limits.usd_per_hour))
+        spent = fleet_cost(question, fleet) + question.reserved_usd_per_hour
+        uses.append(LimitUse("limits.usd_per_hour", spent, limits.usd_per_hour))
     if limits.max_vendor_share is not None:
         costs = np.array([pool_cost(question, p) for p in fleet.pools])
         amounts = costs if limits.vendor_share_of == "spend" else outputs
@@ -83,9 +87,10 @@ def limit_uses(question: Question, fleet: Fleet, evidence: Evidence) -> list[Lim
     return uses
 
 
-def _supply_use(fleet: Fleet, offer: Offer) -> LimitUse:
+def _supply_use(question: Question, fleet: Fleet, offer: Offer) -> LimitUse:
     bought = sum(p.systems for p in fleet.pools if p.deployment.system.id == offer.system.id)
-    return LimitUse(f"market.supply.{offer.system.id}", bought, float(offer.supply or 0))
+    held = question.reserved_systems(offer.system.id)
+    return LimitUse(f"market.supply.{offer.system.id}", bought + held, float((offer.supply or 0) + held))
 
 
 def _by_vendor(offers: list[Offer], amounts: Floats) -> dict[str, float]:

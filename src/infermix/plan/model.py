@@ -154,7 +154,7 @@ def define_one_bracket(program: Program) -> None:
 
 
 def define_supply(program: Program) -> None:
-    """No more systems than the market has."""
+    """No more systems than the market has left beside training."""
     for offer in program.question.offers:
         if offer.supply is None:
             continue
@@ -168,19 +168,21 @@ def define_supply(program: Program) -> None:
 
 
 def define_power(program: Program) -> None:
-    """Power at the wall."""
+    """Power at the wall, of which training takes its part."""
     limit = program.question.limits.power_mw
     if limit is None:
         return
+    limit -= program.question.reserved_w / 1e6
     megawatts = [n * (power_w(c) / 1e6) for n, c in zip(program.systems, program.columns, strict=True)]
     program.solver.addConstr(_sum(megawatts) <= limit, name="power")
 
 
 def define_budget(program: Program) -> None:
-    """Spend by the hour."""
+    """Spend by the hour, of which training takes its part."""
     limit = program.question.limits.usd_per_hour
     if limit is not None:
-        program.solver.addConstr(_sum(_costs(program)) <= limit, name="budget")
+        left = limit - program.question.reserved_usd_per_hour
+        program.solver.addConstr(_sum(_costs(program)) <= left, name="budget")
 
 
 def define_vendor_share(program: Program) -> None:

@@ -12,7 +12,9 @@ from infermix.cost.rent import CostBasis, Terms
 from infermix.errors import InputError
 from infermix.fleet import PoolRow
 from infermix.perf.deployment import BYTES_PER_KV
-from infermix.workload.classes import Slo, TrafficClass
+from infermix.workload.classes import Part, Slo, TrafficClass
+from infermix.workload.laws import Arrivals
+from infermix.workload.shape import Sine
 
 
 class Market(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -60,6 +62,29 @@ class Prove(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     speeds: Literal["low", "nominal"] = "low"
 
 
+class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A training run that holds whole systems, every day in some hours or always."""
+
+    system: str
+    systems: int
+    """How many of them it holds."""
+    hours: tuple[int, int] | None = None
+    """From and to, hours of the day; over midnight where from is later than to."""
+
+    def check(self, where: str) -> None:
+        """Raise InputError unless it holds systems, in hours that exist."""
+        if self.systems < 1:
+            raise InputError(
+                "a training run holds systems", where=f"{where}.systems", value=self.systems, allowed=">= 1"
+            )
+        if self.hours is not None and not (0 <= self.hours[0] < 24 and 0 <= self.hours[1] <= 24):
+            raise InputError("no such hours", where=f"{where}.hours", value=self.hours, allowed="from 0-23, to 0-24")
+        if self.hours is not None and self.hours[0] == self.hours[1]:
+            raise InputError(
+                "no hour between them", where=f"{where}.hours", value=self.hours, mend="leave hours out for always"
+            )
+
+
 class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A question."""
 
@@ -74,6 +99,7 @@ class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     simulate: Simulate = Simulate()
     prove: Prove = Prove()
     fleet: dict[str, PoolRow] = {}
+    training: dict[str, Training] = {}
     path: str = ""
     """File it came from; paths inside are relative to its folder."""
 
@@ -112,13 +138,18 @@ def parse_study(raw: dict[str, Any], path: str) -> Study:
         convert(TrafficClass, table, f"{path}: traffic.{name}")
     for name, pool in _tables_in(raw, "fleet"):
         convert(PoolRow, pool, f"{path}: fleet.{name}")
+    for name, run in _tables_in(raw, "training"):
+        convert(Training, run, f"{path}: training.{name}")
     study = convert(Study, {**raw, "path": path}, path)
     if not study.traffic:
-        raise InputError("no traffic", where=path, mend="add [traffic.NAME] with profile or trace, and slo")
+        raise InputError("no traffic", where=path, mend="add [traffic.NAME] with profile, trace or mix, and slo")
     for name, cls in study.traffic.items():
         cls.check(f"{path}: traffic.{name}")
-        if cls.profile is not None and cls.rate_per_s is None:
-            raise InputError("a profile needs a rate", where=f"{path}: traffic.{name}", mend="add rate_per_s")
+        if (cls.profile is not None or cls.mix) and cls.rate_per_s is None and cls.sessions is None:
+            what = "a mix" if cls.mix else "a profile"
+            raise InputError(f"{what} needs a rate", where=f"{path}: traffic.{name}", mend="add rate_per_s")
+    for name, held in study.training.items():
+        held.check(f"{path}: training.{name}")
     _check_numbers(study, path)
     return study
 
@@ -131,10 +162,16 @@ def _check_tables(raw: dict[str, Any], path: str) -> None:
             check_keys(raw[name], table.__struct_fields__, f"{path}: {name}")
     for name, cls in _tables_in(raw, "traffic"):
         check_keys(cls, TrafficClass.__struct_fields__, f"{path}: traffic.{name}")
-        if isinstance(cls.get("slo"), dict):
-            check_keys(cls["slo"], Slo.__struct_fields__, f"{path}: traffic.{name}.slo")
+        for key, struct in (("slo", Slo), ("arrivals", Arrivals), ("shape", Sine)):
+            if isinstance(cls.get(key), dict):
+                check_keys(cls[key], struct.__struct_fields__, f"{path}: traffic.{name}.{key}")
+        for i, part in enumerate(cls["mix"] if isinstance(cls.get("mix"), list) else []):
+            if isinstance(part, dict):
+                check_keys(part, Part.__struct_fields__, f"{path}: traffic.{name}.mix[{i}]")
     for name, pool in _tables_in(raw, "fleet"):
         check_keys(pool, PoolRow.__struct_fields__, f"{path}: fleet.{name}")
+    for name, run in _tables_in(raw, "training"):
+        check_keys(run, Training.__struct_fields__, f"{path}: training.{name}")
 
 
 def _tables_in(raw: dict[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:

@@ -16,14 +16,18 @@ from infermix.catalog.query import find_model, find_system
 from infermix.catalog.records import KINDS_OF_CHIP, Chip, Model, System
 from infermix.cost.energy import facility_w
 from infermix.cost.rent import HourlyPrice, hourly_price
-from infermix.errors import InputError, located, near_miss
+from infermix.errors import InputError, NoAnswer, located, near_miss
 from infermix.plan.problem import Limits, Study
 from infermix.workload.arrivals import Drawn, draw
 from infermix.workload.classes import TrafficClass
 from infermix.workload.requests import Requests
+from infermix.workload.rows import without_parents
+from infermix.workload.shape import hours_of, peak_hours
 
 SAMPLE = 60_000
 """Requests of each class from which mean work is taken."""
+HOUR_SAMPLE = 2_000
+"""Requests of each class from which the busiest hour is told."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,29 @@ class Offer:
     price: HourlyPrice
     supply: int | None
     facility_w: float | None
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Systems that a training run holds.
+
+    ``counted`` says whether it runs in the hour that is planned; then its systems are missing from
+    the supply, and its price and power count against the limits.
+    """
+
+    name: str
+    system: System
+    chip: Chip
+    systems: int
+    hours: tuple[int, int] | None
+    price: HourlyPrice
+    facility_w: float | None
+    counted: bool
+
+    @property
+    def usd_per_hour(self) -> float:
+        """Price of all its systems [USD/h]."""
+        return self.systems * self.price.usd_per_hour
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +106,29 @@ class Question:
     """``low`` or ``nominal``: where the promises must hold."""
     forced: str = ""
     """A system of which at least one must be bought: what it would cost to have it."""
+    reserved: tuple[Reservation, ...] = ()
+    hour: int | None = None
+    """Hour of the day that is planned; None where every hour is alike."""
+
+    @property
+    def reserved_usd_per_hour(self) -> float:
+        """Price of the training that runs in the hour that is planned [USD/h]."""
+        return sum(r.usd_per_hour for r in self.reserved if r.counted)
+
+    @property
+    def reserved_w(self) -> float:
+        """Its power at the wall [W]; NoAnswer where the catalogue has no figure."""
+        unknown = [r for r in self.reserved if r.counted and r.facility_w is None]
+        if unknown:
+            raise NoAnswer(
+                f"training.{unknown[0].name}: no power figure of {unknown[0].system.id}, so limits.power_mw cannot be "
+                "checked"
+            )
+        return sum(r.systems * (r.facility_w or 0.0) for r in self.reserved if r.counted)
+
+    def reserved_systems(self, system: str) -> int:
+        """Systems of one kind that training holds in the hour that is planned."""
+        return sum(r.systems for r in self.reserved if r.counted and r.system.id == system)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -114,15 +164,80 @@ def ask(study: Study) -> Question:
         raise InputError("no systems on the market", where=study.path or "study", mend="add [market] systems = [...]")
     offers = tuple(_offer(study, facts, name) for name in study.market.systems)
     _check_names(study)
-    return Question(
+    hour = planned_hour(study, model)
+    question = Question(
         study=study,
         catalog=facts,
         model=model,
         offers=offers,
-        demands=demands(study, model),
+        demands=demands(study, model, hour),
         limits=study.limits,
         speed=study.prove.speeds,
+        reserved=_reservations(study, facts, hour),
+        hour=hour,
     )
+    return replace(question, offers=tuple(_lowered(question, offer) for offer in offers))
+
+
+def _lowered(question: Question, offer: Offer) -> Offer:
+    """The offer without what training holds."""
+    if offer.supply is None:
+        return offer
+    return replace(offer, supply=offer.supply - question.reserved_systems(offer.system.id))
+
+
+def _reservations(study: Study, facts: Catalog, hour: int | None) -> tuple[Reservation, ...]:
+    """The study's training runs with price and power; InputError where they need more than there is."""
+    found = []
+    for name, run in study.training.items():
+        with located(f"{study.path}: training.{name}.system"):
+            system = find_system(run.system, facts)
+            own = study.market.prices.get(run.system) if study.market else None
+            price = hourly_price(system, study.cost_basis, study.cost, own)
+        found.append(
+            Reservation(
+                name=name,
+                system=system,
+                chip=facts.chips[system.chip],
+                systems=run.systems,
+                hours=run.hours,
+                price=price,
+                facility_w=facility_w(system, study.cost.pue) if system.power_w is not None else None,
+                counted=hour is None or hour in hours_of(run.hours),
+            )
+        )
+    supply = study.market.supply if study.market else {}
+    for system_id, have in supply.items():
+        held = [sum(r.systems for r in found if r.system.id == system_id and h in hours_of(r.hours)) for h in range(24)]
+        if max(held) > have:
+            names = ", ".join(r.name for r in found if r.system.id == system_id)
+            raise InputError(
+                f"training holds more {system_id} than there are",
+                where=f"{study.path}: training ({names})",
+                value=max(held),
+                allowed=f"at most market.supply.{system_id} = {have}",
+                mend="lower systems, or let the hours part",
+            )
+    return tuple(found)
+
+
+def planned_hour(study: Study, model: Model) -> int | None:
+    """The hour of the day that is planned: the busiest, and of equals the one in which training holds most.
+
+    Busy is measured in uncached input and output tokens. None where no class has a shape and no
+    training run has hours: every hour is alike.
+    """
+    shaped = any(cls.shape is not None for cls in study.traffic.values())
+    if not shaped and all(run.hours is None for run in study.training.values()):
+        return None
+    weights = dict.fromkeys(study.traffic, 1.0)
+    if shaped and len(study.traffic) > 1:
+        for demand in demands(study, model, None, HOUR_SAMPLE):
+            inputs, cached, outputs = demand.lengths
+            weights[demand.name] = demand.rate_per_s * float((inputs - cached + outputs).mean())
+    hours = peak_hours({name: cls.shape for name, cls in study.traffic.items()}, weights)
+    runs = study.training.values()
+    return max(hours, key=lambda h: (sum(run.systems for run in runs if h in hours_of(run.hours)), -h))
 
 
 def open_facts(study: Study) -> Catalog:
@@ -133,8 +248,16 @@ def open_facts(study: Study) -> Catalog:
     return facts
 
 
-def offered(study: Study, model: Model, *, seed: int, requests: int | None = None, min_per_class: int = 0) -> Drawn:
-    """The study's traffic."""
+def offered(
+    study: Study,
+    model: Model,
+    *,
+    seed: int,
+    requests: int | None = None,
+    min_per_class: int = 0,
+    hold_hour: bool = False,
+) -> Drawn:
+    """The study's traffic from the hour that is planned on; with ``hold_hour`` it stays as busy as then."""
     return draw(
         study.traffic,
         seed=seed,
@@ -142,19 +265,26 @@ def offered(study: Study, model: Model, *, seed: int, requests: int | None = Non
         min_per_class=min_per_class,
         max_context=model.max_context,
         base_dir=study.base_dir,
+        start_hour=planned_hour(study, model) or 0,
+        hold_hour=hold_hour,
     )
 
 
-def demands(study: Study, model: Model) -> tuple[Demand, ...]:
-    """The classes with a sample each, drawn apart so that a rare class has as many as a frequent one."""
+def demands(study: Study, model: Model, hour: int | None = None, sample: int = SAMPLE) -> tuple[Demand, ...]:
+    """The classes with a sample each, drawn apart so that a rare class has as many as a frequent one.
+
+    Rates are those of an hour of the day, or means over the day.
+    """
     found = []
     for name, cls in study.traffic.items():
         drawn = draw(
             {name: cls},
             seed=study.simulate.seed,
-            requests=SAMPLE,
+            requests=sample,
             max_context=model.max_context,
             base_dir=study.base_dir,
+            start_hour=hour or 0,
+            hold_hour=hour is not None,
         )
         found.append(Demand(name=name, cls=cls, rate_per_s=drawn.rates_per_s[name], sample=drawn.requests))
     return tuple(found)
@@ -205,9 +335,13 @@ def scaled(requests: Requests, rate_factor: float) -> Requests:
 
 
 def thinned(requests: Requests, n: int) -> Requests:
-    """About n requests spread evenly over the sample, at the sample's rate: the mix of sessions stays."""
+    """About n requests spread evenly over the sample, at the sample's rate: the mix of sessions stays.
+
+    Parents may be among those left out, so none is kept.
+    """
     stride = max(1, len(requests) // max(1, n))
-    return scaled(_columnwise(requests, lambda column: column[::stride]), float(stride))
+    kept = _columnwise(requests, lambda column: column[::stride])
+    return scaled(replace(kept, parent=without_parents(len(kept))), float(stride))
 
 
 def merged(parts: list[Requests]) -> Requests:
@@ -218,6 +352,7 @@ def merged(parts: list[Requests]) -> Requests:
         for f in fields(Requests)
         if isinstance(getattr(parts[0], f.name), np.ndarray)
     }
+    columns["parent"] = without_parents(len(order))
     columns["class_id"] = np.repeat(np.arange(len(parts), dtype=np.int16), [len(p) for p in parts])[order]
     return Requests(class_names=tuple(p.class_names[0] for p in parts), **columns)
 

@@ -104,6 +104,21 @@ class Why(msgspec.Struct, kw_only=True):
     reason: str
 
 
+class TrainingPlan(msgspec.Struct, kw_only=True):
+    """A training run beside the fleet: the systems it holds, what they cost and draw."""
+
+    name: str
+    system: str
+    systems: int
+    chips: int
+    hours: tuple[int, int] | None
+    counted: bool
+    """Whether it runs in the hour that is planned, so that supply and limits are lowered by it."""
+    usd_per_hour: float
+    basis: str
+    facility_kw: float | None
+
+
 class FigureUse(msgspec.Struct, kw_only=True):
     """A catalogue figure that the answer hangs on."""
 
@@ -160,5 +175,9 @@ class Plan(msgspec.Struct, kw_only=True):
     """input, output and blended."""
     assumptions: list[str]
     rounds: int
+    training: list[TrainingPlan] = []
+    """Training runs; their cost is not part of ``usd_per_hour``."""
+    planned_hour: int | None = None
+    """Hour of the day that is planned; None where every hour is alike."""
     plan_s: float = 0.0
     prove_s: float = 0.0

@@ -19,8 +19,8 @@ from infermix.plan.evidence import Evidence, Traffic, holds
 from infermix.plan.limits import fleet_cost, limit_uses, offer_of, pool_cost
 from infermix.plan.problem import Study
 from infermix.plan.prove import Proved, prove
-from infermix.plan.question import Question, ask
-from infermix.plan.result import ClassPlan, Plan, PoolPlan
+from infermix.plan.question import Question, Reservation, ask
+from infermix.plan.result import ClassPlan, Plan, PoolPlan, TrainingPlan
 from infermix.plan.solve import Planner, lower_bound, make_planner
 from infermix.units import SECONDS_PER_HOUR, TOKENS_PER_MTOK
 
@@ -46,7 +46,7 @@ def make_plan(study: Study, progress: Progress | None = None) -> Plan:
     planned = time.perf_counter()
     proved = prove(planner, traffic, say) if np.isfinite(bound) else None
     if proved is None:
-        raise NoAnswer(name_conflict(planner))
+        raise NoAnswer("; ".join([name_conflict(planner), *(f"beside {said}" for said in training_words(question))]))
     prove_s = time.perf_counter() - planned
     made = _answer(planner, traffic, proved, bound, say)
     return msgspec.structs.replace(made, prove_s=prove_s, plan_s=time.perf_counter() - clock)
@@ -84,8 +84,10 @@ def _answer(planner: Planner, traffic: Traffic, proved: Proved, bound: float, sa
         unverified=explain.unverified(question, figures),
         frontier=explain.frontier(planner, proved, say),
         usd_per_mtok=usd_per_mtok(question, cost),
-        assumptions=assumptions(proved),
+        assumptions=assumptions(proved) + hour_words(question) + training_words(question),
         rounds=proved.rounds,
+        training=[_training(held) for held in question.reserved],
+        planned_hour=question.hour,
     )
 
 
@@ -120,6 +122,40 @@ def assumptions(proved: Proved) -> list[str]:
         "hence their cost, is unvalidated."
     )
     return [cached, steps] + ([users] if any(p.deployment.is_pipeline for p in proved.fleet.pools) else [])
+
+
+def hour_words(question: Question) -> list[str]:
+    """Which hour of the day was planned, where hours differ."""
+    if question.hour is None:
+        return []
+    return [f"Planned for the busiest hour of the day, {question.hour}:00 to {question.hour + 1}:00; rates are of it."]
+
+
+def training_words(question: Question) -> list[str]:
+    """A sentence for each training run: what it holds, costs and draws, and whether that was counted."""
+    return [_said(held, question) for held in question.reserved]
+
+
+def _said(held: Reservation, question: Question) -> str:
+    power = "" if held.facility_w is None else f" and {held.systems * held.facility_w / 1e3:,.0f} kW"
+    cost = f"Training {held.name}: {held.systems} x {held.system.id}, ${held.usd_per_hour:,.2f}/h{power}"
+    if not held.counted:
+        return f"{cost}; it does not run at {question.hour}:00, so nothing is taken off."
+    return f"{cost}, taken off supply, power and budget; not part of the fleet's cost."
+
+
+def _training(held: Reservation) -> TrainingPlan:
+    return TrainingPlan(
+        name=held.name,
+        system=held.system.id,
+        systems=held.systems,
+        chips=held.systems * held.system.chips,
+        hours=held.hours,
+        counted=held.counted,
+        usd_per_hour=held.usd_per_hour,
+        basis=held.price.basis,
+        facility_kw=None if held.facility_w is None else held.systems * held.facility_w / 1e3,
+    )
 
 
 def _low(proved: Proved, p: int) -> float:

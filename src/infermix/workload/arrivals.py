@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from infermix.errors import InputError
 from infermix.workload.classes import TrafficClass
-from infermix.workload.profiles import load_profile
-from infermix.workload.replay import Replay, Rows
 from infermix.workload.requests import Requests, make_requests
-from infermix.workload.synth import Synthesis, even_sample
-from infermix.workload.traces import Trace, read_trace
+from infermix.workload.rows import Rows, Source, in_order, joined
+from infermix.workload.sources import source_of
 
 MAX_REQUESTS = 200_000_000
 """More than this is refused rather than drawn (it would take some 6 GB)."""
 _SPARE = 1.02
-_SAMPLE = 131_072
-Source = Replay | Synthesis
 Tokens = npt.NDArray[np.int32]
-T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -56,20 +50,6 @@ class Drawn:
     repairs: dict[str, dict[str, int]]
 
 
-@dataclass(frozen=True)
-class Typical:
-    """Mean and 90th percentile of the lengths of a class [tokens]; context = input + output."""
-
-    input_tokens: float
-    uncached_tokens: float
-    output_tokens: float
-    context_tokens: float
-    input_tokens_p90: float
-    uncached_tokens_p90: float
-    output_tokens_p90: float
-    context_tokens_p90: float
-
-
 def draw(
     classes: Mapping[str, TrafficClass],
     *,
@@ -79,6 +59,8 @@ def draw(
     min_per_class: int = 0,
     max_context: int | None = None,
     base_dir: Path = Path(),
+    start_hour: float = 0.0,
+    hold_hour: bool = False,
 ) -> Drawn:
     """Draw the offered traffic of all classes over one horizon.
 
@@ -104,15 +86,22 @@ def draw(
         uncached part is kept as far as it fits.
     base_dir
         Folder that paths in the classes are relative to.
+    start_hour
+        Hour of the day at time 0, for classes with a shape.
+    hold_hour
+        Every class keeps the rate that it has in that hour.
 
     Raises
     ------
     InputError
-        For a class without exactly one of profile and trace, a rate that is missing or not
+        For a class without exactly one of profile, trace and mix, a rate that is missing or not
         positive, a faulty trace or profile, or a horizon that cannot be told.
     """
     _check_size(requests, horizon_s, min_per_class, max_context)
-    sources = {name: _source(name, cls, base_dir) for name, cls in classes.items()}
+    sources = {
+        name: source_of(name, cls, base_dir, start_hour=start_hour, hold_hour=hold_hour)
+        for name, cls in classes.items()
+    }
     if not sources:
         raise InputError("no traffic class", where="traffic", mend="add [traffic.NAME]")
     rates = {name: source.rate_per_s for name, source in sources.items()}
@@ -123,43 +112,15 @@ def draw(
             where="traffic",
             value=round(sum(rates.values()) * horizon),
             allowed=f"at most {MAX_REQUESTS}",
-            mend="shorten the horizon",
+            mend="shorten the horizon, or say between_s to take a stretch of a long trace",
         )
     parts, horizon = _parts(sources, horizon, seed, exact)
     table = _merge(parts)
     if exact is not None:
         table, horizon = _first(table, exact, horizon)
     table, clipped, over = _fit(table, classes, max_context)
-    repairs = {name: dict(s.trace.repairs) if isinstance(s, Replay) else {} for name, s in sources.items()}
+    repairs = {name: dict(source.repairs) for name, source in sources.items()}
     return Drawn(table, horizon, rates, clipped, over, repairs)
-
-
-def typical(
-    cls: TrafficClass, *, max_context: int | None = None, base_dir: Path = Path(), where: str = "traffic"
-) -> Typical:
-    """Mean and 90th percentile of a class's lengths, for planning; errors as for ``draw``.
-
-    Of a trace, over all its rows; of a profile, over an even sample of its table. With
-    ``max_context`` the lengths are those after shortening.
-    """
-    cls.check(where)
-    if cls.profile is not None:
-        lengths = even_sample(load_profile(cls.profile, base_dir=base_dir, where=where).sampler(), _SAMPLE)
-        inputs, outputs = lengths.input_tokens, lengths.output_tokens
-        cached = inputs - lengths.uncached_tokens
-    else:
-        trace = _trace(cls, base_dir, where)
-        inputs, cached, outputs = trace.input_tokens, trace.cached_tokens, trace.output_tokens
-    if max_context is not None and cls.context == "clip":
-        inputs, cached, outputs = shorten(inputs, cached, outputs, max_context)
-    columns = {
-        "input_tokens": inputs,
-        "uncached_tokens": inputs - cached,
-        "output_tokens": outputs,
-        "context_tokens": inputs.astype(np.int64) + outputs,
-    }
-    figures = {name: float(values.mean()) for name, values in columns.items()}
-    return Typical(**figures, **{f"{name}_p90": float(np.quantile(v, 0.9)) for name, v in columns.items()})
 
 
 def shorten(inputs: Tokens, cached: Tokens, outputs: Tokens, max_context: int) -> tuple[Tokens, Tokens, Tokens]:
@@ -206,31 +167,6 @@ def _check_size(requests: int | None, horizon_s: float | None, min_per_class: in
         raise InputError("max_context is too short", value=max_context, allowed="at least 2 tokens")
 
 
-def _source(name: str, cls: TrafficClass, base_dir: Path) -> Source:
-    where = f"traffic.{name}"
-    cls.check(where)
-    key = zlib.crc32(name.encode()) * 16
-    if cls.profile is not None:
-        profile = load_profile(cls.profile, base_dir=base_dir, where=where)
-        if cls.rate_per_s is None:
-            hint = f"; recorded were {profile.recorded_rate_per_s}" if profile.recorded_rate_per_s else ""
-            raise InputError("a class with a profile needs rate_per_s", where=where, mend=f"add rate_per_s{hint}")
-        return Synthesis(profile, key, cls.rate_per_s)
-    trace = _trace(cls, base_dir, where)
-    if trace.has_sessions and cls.rate_per_s is None:
-        raise InputError(
-            "when sessions started is not in the trace, so the class needs rate_per_s",
-            where=where,
-            value=cls.trace,
-            mend="add rate_per_s, the mean number of requests a second",
-        )
-    return Replay(trace, key, cls.rate_per_s)
-
-
-def _trace(cls: TrafficClass, base_dir: Path, where: str) -> Trace:
-    return read_trace(base_dir / (cls.trace or ""), cls.columns, where)
-
-
 def _horizon(
     sources: Mapping[str, Source], requests: int | None, horizon_s: float | None, min_per_class: int
 ) -> tuple[float, int | None]:
@@ -268,27 +204,21 @@ def _parts(
 
 
 def _merge(parts: Mapping[str, Rows]) -> Requests:
-    """All classes in order of time; sessions are numbered on from class to class."""
+    """All classes in order of time; sessions and parents are numbered on from class to class."""
     sizes = [len(part.arrival_s) for part in parts.values()]
-    arrival = np.concatenate([part.arrival_s for part in parts.values()])
-    order = np.argsort(arrival, kind="stable")
-
-    def column(values: list[npt.NDArray[T]]) -> npt.NDArray[T]:
-        return np.concatenate(values)[order]
-
-    sessions, after = [], 0
-    for part in parts.values():
-        has = len(part.session) and part.session[0] >= 0
-        sessions.append(part.session + np.int32(after) if has else part.session)
-        after += int(part.session.max()) + 1 if has else 0
+    rows = joined(list(parts.values()))
+    order = np.argsort(rows.arrival_s, kind="stable")
+    assert rows.parent is not None and rows.think_s is not None
     return make_requests(
         tuple(parts),
-        arrival[order],
-        column([part.input_tokens for part in parts.values()]),
-        column([part.output_tokens for part in parts.values()]),
-        cached_tokens=column([part.cached_tokens for part in parts.values()]),
+        rows.arrival_s[order],
+        rows.input_tokens[order],
+        rows.output_tokens[order],
+        cached_tokens=rows.cached_tokens[order],
         class_id=np.repeat(np.arange(len(parts), dtype=np.int16), sizes)[order],
-        session=column(sessions),
+        session=rows.session[order],
+        parent=in_order(rows.parent, order),
+        think_s=rows.think_s[order],
     )
 
 

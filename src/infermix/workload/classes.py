@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from infermix.errors import InputError, near_miss
+from infermix.workload.laws import Arrivals
+from infermix.workload.shape import Shape, check_shape
 
 
 class Slo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -34,35 +36,75 @@ class Slo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
             raise InputError("no target", where=where, allowed="ttft_s, tpot_s, e2e_s", mend="promise at least one")
 
 
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One source of a mix and its weight: its share of the requests (of the sessions, in a closed loop)."""
+
+    profile: str | None = None
+    trace: str | None = None
+    weight: float
+    columns: dict[str, str] = {}
+    only: dict[str, str | list[str]] = {}
+    between_s: tuple[float, float] | None = None
+    lengths: str | None = None
+
+    def check(self, where: str) -> None:
+        """Raise InputError unless there is one of profile and trace, and the weight is positive."""
+        check_source(self.profile, self.trace, where)
+        _check_between(self.between_s, where)
+        if not 0 < self.weight < float("inf"):
+            raise InputError("weight must be positive", where=f"{where}.weight", value=self.weight, allowed="above 0")
+
+
 class TrafficClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One class of a study: where its requests come from, how many a second, and its promise.
 
-    Exactly one of ``profile`` (a packaged profile) and ``trace`` (a file) is given. With a trace
-    and no ``rate_per_s`` the traffic is as recorded.
+    Exactly one of ``profile`` (a packaged profile), ``trace`` (a file) and ``mix`` is given. With a
+    trace and no ``rate_per_s`` the traffic is as recorded.
     """
 
     slo: Slo
     profile: str | None = None
     trace: str | None = None
+    mix: list[Part] = []
+    """Several profiles and traces, each with its weight."""
     rate_per_s: float | None = None
+    """Mean rate [1/s]; with a ``shape`` over the day."""
+    sessions: int | None = None
+    """So many sessions at work at every moment, instead of a rate."""
+    leave_after_s: float = 1800.0
+    """With ``sessions``: a longer pause ends the session [s]."""
+    arrivals: Arrivals | None = None
+    """Law of the times between requests, instead of the recorded one."""
+    shape: Shape | None = None
+    """How the rate swings over the day."""
     columns: dict[str, str] = {}
-    """For CSV and Parquet traces: our column name → the file's."""
+    """For tables: our column name → the file's."""
+    only: dict[str, str | list[str]] = {}
+    """``model`` or ``kind`` of request (ServeGen: category, model, client) → values to keep."""
+    between_s: tuple[float, float] | None = None
+    """Only this stretch of a trace [s]."""
+    lengths: str | None = None
+    """ServeGen: the file of length distributions."""
     context: str = "clip"
     """What happens to requests longer than the model's context: ``clip`` or ``refuse``."""
 
     def check(self, where: str) -> None:
-        """Raise InputError unless there is one of profile and trace, and rate, context and promise make sense."""
-        if (self.profile is None) == (self.trace is None):
-            raise InputError(
-                "a class needs a profile or a trace",
-                where=where,
-                value=self.profile or "neither",
-                allowed="exactly one of profile and trace",
-            )
-        if self.rate_per_s is not None and not 0 < self.rate_per_s < float("inf"):
-            raise InputError(
-                "rate_per_s must be positive", where=where, value=self.rate_per_s, allowed="requests a second > 0"
-            )
+        """Raise InputError unless source, rate, sessions, law, shape, context and promise go together."""
+        self._check_source(where)
+        _check_between(self.between_s, where)
+        self._check_rate(where)
+        if self.arrivals is not None:
+            self.arrivals.check(f"{where}.arrivals")
+            if self.mix or self.sessions is not None:
+                other = "mix" if self.mix else "sessions"
+                raise InputError(
+                    f"arrivals does not go with {other}",
+                    where=f"{where}.arrivals",
+                    value=self.arrivals.law,
+                    mend="leave one of them out",
+                )
+        if self.shape is not None:
+            check_shape(self.shape, f"{where}.shape")
         if self.context not in ("clip", "refuse"):
             raise InputError(
                 "unknown treatment of long contexts",
@@ -72,3 +114,66 @@ class TrafficClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
                 mend=near_miss(self.context, ("clip", "refuse")),
             )
         self.slo.check(f"{where}.slo")
+
+    def _check_source(self, where: str) -> None:
+        if not self.mix:
+            check_source(self.profile, self.trace, where)
+            return
+        single = {
+            "profile": self.profile,
+            "trace": self.trace,
+            "columns": self.columns,
+            "only": self.only,
+            "between_s": self.between_s,
+            "lengths": self.lengths,
+        }
+        for name, value in single.items():
+            if value:
+                raise InputError(
+                    f"{name} does not go with mix", where=f"{where}.{name}", value=value, mend="say it in a part of mix"
+                )
+        for i, part in enumerate(self.mix):
+            part.check(f"{where}.mix[{i}]")
+
+    def _check_rate(self, where: str) -> None:
+        rate = self.rate_per_s
+        if rate is not None and not 0 < rate < float("inf"):
+            raise InputError("rate_per_s must be positive", where=where, value=rate, allowed="requests a second > 0")
+        if self.sessions is None:
+            if self.shape is not None and rate is None:
+                raise InputError(
+                    "shape multiplies a mean rate", where=f"{where}.shape", value="no rate_per_s", mend="add rate_per_s"
+                )
+            return
+        if self.sessions < 1:
+            raise InputError("sessions must be positive", where=where, value=self.sessions, allowed="1 or more")
+        for name, value in (("rate_per_s", rate), ("shape", self.shape)):
+            if value is not None:
+                raise InputError(
+                    f"{name} does not go with sessions, which set the rate",
+                    where=f"{where}.{name}",
+                    value=value,
+                    mend=f"leave {name} or sessions out",
+                )
+        if not self.leave_after_s > 0:
+            raise InputError(
+                "leave_after_s must be positive", where=where, value=self.leave_after_s, allowed="seconds > 0"
+            )
+
+
+def check_source(profile: str | None, trace: str | None, where: str) -> None:
+    """Raise InputError unless exactly one of the two is given."""
+    if (profile is None) == (trace is None):
+        raise InputError(
+            "a class needs a profile or a trace",
+            where=where,
+            value=profile or "neither",
+            allowed="exactly one of profile and trace, or mix",
+        )
+
+
+def _check_between(between_s: tuple[float, float] | None, where: str) -> None:
+    if between_s is not None and not 0 <= between_s[0] < between_s[1]:
+        raise InputError(
+            "between_s must be two times", where=f"{where}.between_s", value=between_s, allowed="0 <= from < to"
+        )

@@ -18,13 +18,19 @@ import numpy.typing as npt
 
 from infermix.arrays import Floats, Ints
 from infermix.errors import InputError
+from infermix.rng import uniforms
 from infermix.workload.profiles import About, Facts, Profile, Sessions
 from infermix.workload.tables import Joint, Quantiles
 from infermix.workload.traces import Trace, read_trace
+from infermix.workload.turns import turns_of
 
 DRIFT_WINDOW_S = 300.0
 """Changes of the rate slower than this are drift, faster ones burstiness [s]."""
 _PLAIN_CUTS = (0.0, 0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98, 1.0)
+_PLAIN_SHARE_CUTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_CUT_OFF_INPUT_CUTS = (0.0, 0.003, 0.006, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, *_PLAIN_CUTS[2:])
+_CUT_OFF_OUTPUT_CUTS = (*_PLAIN_CUTS[:-2], 0.93, 0.95, 0.97, 0.98, 0.985, 0.99, 0.994, 0.997, 1.0)
+"""Where a limit on the context ties long answers to short prompts, cells are fine at these ends."""
 _SESSION_INPUT_CUTS = (0.0, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 1.0)
 _SESSION_SHARE_CUTS = (0.0, 0.25, 0.5, 0.75, 0.9, 0.97, 0.985, 0.995, 1.0)
 _SESSION_OUTPUT_CUTS = (0.0, 0.3, 0.7, 0.93, 1.0)
@@ -37,8 +43,9 @@ def distil(trace: Trace, name: str, *, about: About | None = None) -> Profile:
     Kept: the distributions of input, uncached and output tokens (means within 2 %, percentiles
     within 10 %), their dependence in coarse cells, and arrivals: without sessions the
     distribution of the times between arrivals after the drift of the rate over windows of
-    ``DRIFT_WINDOW_S`` is divided out; with sessions requests per session, times between them, and
-    the lengths by position in the session.
+    ``DRIFT_WINDOW_S`` is divided out; with sessions requests per session, times between them,
+    pauses and service times where these were recorded, and the lengths by position in the session.
+    A trace without times keeps its lengths; arrivals are then drawn by a law.
 
     Not kept: the drift, what time of day it was, the order of gaps, repeated content.
 
@@ -54,7 +61,8 @@ def distil(trace: Trace, name: str, *, about: About | None = None) -> Profile:
     inputs, outputs = trace.input_tokens.astype(np.int64), trace.output_tokens.astype(np.int64)
     uncached = inputs - trace.cached_tokens
     warm = trace.cached_tokens > 0
-    gap, cv = (None, 0.0) if trace.has_sessions else _gaps(trace.t_s)
+    arrivals = trace.timed and not trace.has_sessions
+    gap, cv = _gaps(trace.t_s) if arrivals else (None, 0.0)
     return Profile(
         name=name,
         n=len(trace),
@@ -69,8 +77,9 @@ def distil(trace: Trace, name: str, *, about: About | None = None) -> Profile:
         uncached_share=quantiles((uncached / inputs)[warm], floor=1e-5) if warm.any() else None,
         output_tokens=quantiles(outputs),
         joint=_joint(trace, inputs, uncached / inputs, outputs),
-        recorded_rate_per_s=0.0 if trace.has_sessions else _short(trace.rate_per_s),
+        recorded_rate_per_s=_short(trace.rate_per_s) if arrivals else 0.0,
         cv=cv,
+        max_context=_cut_off(inputs + outputs),
         gap=gap,
         sessions=_session_tables(trace) if trace.has_sessions else None,
     )
@@ -112,13 +121,33 @@ def _worst(
     return max(float(error[at]), abs(float(off.sum())) / allowed), a + at
 
 
+def _cut_off(context: Ints) -> int:
+    """The longest context where many come close to it, so that there was a limit; else 0."""
+    longest = int(context.max())
+    return longest if np.quantile(context, 0.99) > 0.99 * longest else 0
+
+
 def _facts(values: Ints) -> Facts:
     p50, p90, p99 = np.quantile(values, (0.5, 0.9, 0.99))
     return Facts(mean=_short(values.mean(), 6), p50=_short(p50, 6), p90=_short(p90, 6), p99=_short(p99, 6))
 
 
+def spread(t: Floats) -> Floats:
+    """Times of a coarse clock, each spread by lot over its step; finer clocks are left as they are.
+
+    A clock is coarse when most requests share their time with another one; its step is the median
+    distance of the times.
+    """
+    ticks, of = np.unique(t, return_inverse=True)
+    if len(ticks) * 2 > len(t) or len(ticks) < 3:
+        return t
+    return np.sort(ticks[of] + float(np.median(np.diff(ticks))) * uniforms(0, 0, len(t)))
+
+
 def _gaps(t: Floats) -> tuple[Quantiles, float]:
     """Times between arrivals, drift divided out, in units of their mean; and their CV."""
+    t = spread(t)
+    t = t - t[0]
     windows = max(int(t[-1] // DRIFT_WINDOW_S), 1)
     edges = np.linspace(0.0, t[-1], windows + 1)
     counts = np.histogram(t, edges)[0]
@@ -129,8 +158,16 @@ def _gaps(t: Floats) -> tuple[Quantiles, float]:
 
 def _session_tables(trace: Trace) -> Sessions:
     inside = np.diff(trace.session) == 0
+    think = service = None
+    if trace.service_s is not None and np.isfinite(trace.service_s).any():
+        turns = turns_of(trace)
+        think = quantiles(turns.think_s[turns.parent >= 0], tolerance=0.05)
+        service = quantiles(turns.service_s, tolerance=0.05, floor=0.05)
     return Sessions(
-        requests=quantiles(np.bincount(trace.session)), gap_s=quantiles(np.diff(trace.t_s)[inside], tolerance=0.05)
+        requests=quantiles(np.bincount(trace.session)),
+        gap_s=quantiles(np.diff(trace.t_s)[inside], tolerance=0.05),
+        think_s=think,
+        service_s=service,
     )
 
 
@@ -141,9 +178,11 @@ def _joint(trace: Trace, inputs: Ints, share: Floats, outputs: Ints) -> Joint:
         starts = np.flatnonzero(np.diff(trace.session, prepend=-1))
         turn = np.arange(len(trace)) - starts[trace.session]
     turns = tuple(edge for edge in _TURNS if edge <= turn.max())
-    input_cuts = _PLAIN_CUTS if plain else _SESSION_INPUT_CUTS
-    output_cuts = _PLAIN_CUTS if plain else _SESSION_OUTPUT_CUTS
-    share_cuts = _SESSION_SHARE_CUTS if warm.any() else ()
+    input_cuts: tuple[float, ...] = _PLAIN_CUTS if plain else _SESSION_INPUT_CUTS
+    output_cuts: tuple[float, ...] = _PLAIN_CUTS if plain else _SESSION_OUTPUT_CUTS
+    if plain and _cut_off(inputs + outputs):
+        input_cuts, output_cuts = _CUT_OFF_INPUT_CUTS, _CUT_OFF_OUTPUT_CUTS
+    share_cuts = (_PLAIN_SHARE_CUTS if plain else _SESSION_SHARE_CUTS) if warm.any() else ()
     state = np.full(len(trace), max(len(share_cuts) - 1, 0))
     if warm.any():
         state[warm] = _bin(share[warm], share_cuts)
@@ -178,6 +217,7 @@ def to_toml(profile: Profile) -> str:
         f"recorded_rate_per_s = {_number(profile.recorded_rate_per_s)}",
         f"cv = {_number(profile.cv)}",
     ]
+    lines += [f"max_context = {profile.max_context}"] if profile.max_context else []
     lines += ["", "[about]"]
     lines += [f"{key} = {_text(getattr(profile.about, key))}" for key in About.__struct_fields__]
     lines += ["", "[facts]"]
@@ -191,7 +231,7 @@ def to_toml(profile: Profile) -> str:
         "gap": profile.gap,
     }
     if profile.sessions is not None:
-        tables |= {"sessions.requests": profile.sessions.requests, "sessions.gap_s": profile.sessions.gap_s}
+        tables |= {f"sessions.{key}": getattr(profile.sessions, key) for key in Sessions.__struct_fields__}
     for name, table in tables.items():
         if table is not None:
             lines += ["", f"[{name}]", *_array("levels", table.levels), *_array("values", table.values)]
@@ -233,9 +273,24 @@ PACKAGED: dict[str, tuple[str, About]] = {
             note="Cached = the longest prefix shared with an earlier request of the session, so an ideal cache of the "
             "session. Lengths depend on the position in the session and a session keeps the rank of its context; "
             "given both, uncached and output tokens are drawn independently from turn to turn. Gaps "
-            "between requests contain the service time of the day and are drawn independently.",
+            "between requests contain the service time of the day and are drawn independently. Pauses after an answer "
+            "(thinking and tools) and service times are kept apart too, for closed loops.",
             left_out="when sessions started; the fall of the context when it is compacted; models; prefixes shared "
-            "between sessions; service times; sub-agents are requests of their session",
+            "between sessions; that long answers take longer; sub-agents are requests of their session",
+        ),
+    ),
+    "arxiv-summarisation": (
+        "arxiv_summarization.parquet",
+        About(
+            description="Summaries of papers: long prompts, answers of a paragraph; lengths only",
+            source="https://github.com/microsoft/vidur data/processed_traces/arxiv_summarization_stats_llama2_"
+            "tokenizer_filtered_v2.csv; lengths of ccdv/arxiv-summarization in Llama 2 tokens; Agrawal et al., Vidur, "
+            "MLSys 2024",
+            licence="MIT",
+            read="2026-11-22",
+            note="The trace has lengths and no times: arrivals are Poisson unless the class states a law. Lengths were "
+            "filtered to 4,096 tokens in all by those who published them.",
+            left_out="when requests came; what was in the prompts (everything counts as uncached)",
         ),
     ),
     "azure-code-2023": (
@@ -262,6 +317,22 @@ PACKAGED: dict[str, tuple[str, About]] = {
             note="One hour of 2023-11-16. Gaps are close to exponential once the drift is divided out. They are "
             "stretched in time to the rate asked for.",
             left_out=_AZURE_LEFT + "drift of the rate over 5 minutes and more (0.8 to 1.4 times the mean)",
+        ),
+    ),
+    "mooncake-conversation": (
+        "mooncake_conversation.parquet",
+        About(
+            description="Chat with long contexts and prefixes that repeat: an hour of Mooncake",
+            source="https://github.com/kvcache-ai/Mooncake FAST25-release/traces/conversation_trace.jsonl; Qin et al., "
+            "Mooncake, FAST 2025",
+            licence="Apache-2.0",
+            read="2026-11-22",
+            note="Cached = the leading 512-token blocks of a prompt that an earlier request of the hour had, so an "
+            "ideal cache of infinite size for all users, cold at the start. Times were published in steps of 3 s; "
+            "requests of a step are spread over it by lot.",
+            left_out="which prefixes are shared by which requests (their share is kept, not their identity); "
+            + _AZURE_LEFT.partition("; ")[2]
+            + "drift of the rate over 5 minutes and more",
         ),
     ),
 }

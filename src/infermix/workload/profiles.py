@@ -37,10 +37,16 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Requests of a session (at least 1) and seconds from one request to the next."""
+    """Requests of a session (at least 1) and seconds from one request to the next.
+
+    Where service times were recorded, ``service_s`` is the time to the last token and ``think_s`` the
+    pause after that answer: thinking and tools.
+    """
 
     requests: Quantiles
     gap_s: Quantiles
+    think_s: Quantiles | None = None
+    service_s: Quantiles | None = None
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,11 +57,14 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     n
         Requests in the trace behind it.
     recorded_rate_per_s
-        Mean rate of the trace [1/s]; 0 when the starts of sessions were not recorded.
+        Mean rate of the trace [1/s]; 0 when the starts of sessions, or any times, were not recorded.
     cv
         Coefficient of variation of the times between arrivals, slow drift removed; 0 with sessions.
+    max_context
+        Where the trace was cut off: no request has more input and output together [tokens]; 0 where it was not.
     gap
-        Times between arrivals in units of their mean; None with ``sessions``.
+        Times between arrivals in units of their mean; None with ``sessions``, and in a profile of
+        lengths alone, whose arrivals are drawn by a law.
     input_tokens, output_tokens
         Quantile functions [tokens].
     uncached_share
@@ -75,12 +84,13 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     joint: Joint
     recorded_rate_per_s: float = 0.0
     cv: float = 0.0
+    max_context: int = 0
     gap: Quantiles | None = None
     sessions: Sessions | None = None
 
     def sampler(self) -> Sampler:
         """The tables expanded for drawing (kept for the next call)."""
-        return sampler(self.joint, self.input_tokens, self.uncached_share, self.output_tokens)
+        return sampler(self.joint, self.input_tokens, self.uncached_share, self.output_tokens, self.max_context)
 
     def check(self, where: str) -> None:
         """Raise InputError when tables are malformed or contradict each other."""
@@ -93,13 +103,19 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             )
         if self.uncached_share is not None:
             self.uncached_share.check(f"{where}: uncached_share", high=1)
-        if (self.gap is None) == (self.sessions is None):
-            raise InputError("a profile needs gap or sessions", where=where, allowed="exactly one of them")
+        both = self.gap is not None and self.sessions is not None
+        if both or (self.recorded_rate_per_s > 0 and self.gap is None and self.sessions is None):
+            raise InputError("a profile with times needs gap or sessions", where=where, allowed="exactly one of them")
         if self.gap is not None:
             self.gap.check(f"{where}: gap")
         if self.sessions is not None:
             self.sessions.requests.check(f"{where}: sessions.requests", 1)
             self.sessions.gap_s.check(f"{where}: sessions.gap_s")
+            if (self.sessions.think_s is None) != (self.sessions.service_s is None):
+                raise InputError("think_s and service_s go together", where=f"{where}: sessions", mend="give both")
+            if self.sessions.think_s is not None and self.sessions.service_s is not None:
+                self.sessions.think_s.check(f"{where}: sessions.think_s")
+                self.sessions.service_s.check(f"{where}: sessions.service_s")
 
 
 def profile_names() -> tuple[str, ...]:

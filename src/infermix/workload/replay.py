@@ -4,27 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from infermix.arrays import Floats, Ints
 from infermix.rng import u01, uniforms
+from infermix.workload.laws import Arrivals, law_arrivals
+from infermix.workload.rows import FIRST, GAP, PHASE, PICK, START, THIN, Rows, without_parents
 from infermix.workload.traces import Trace
-
-PHASE, THIN, START, PICK, GAP, LENGTH, RANK, TOKENS, FIRST = range(9)
-"""Purposes of random streams; a class's stream of one purpose is its own key times 16 plus this."""
-
-
-class Rows(NamedTuple):
-    """Requests of one class within the horizon, in any order."""
-
-    arrival_s: Floats
-    input_tokens: npt.NDArray[np.int32]
-    cached_tokens: npt.NDArray[np.int32]
-    output_tokens: npt.NDArray[np.int32]
-    session: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -54,6 +42,11 @@ class Replay:
     def dispersion(self) -> float:
         """Rough standard deviation of the count over the root of the count."""
         return 1.0
+
+    @property
+    def repairs(self) -> dict[str, int]:
+        """What was repaired while reading."""
+        return self.trace.repairs
 
     def _copies(self) -> tuple[int, float]:
         """How many copies are superposed, and which share of the last one is kept."""
@@ -114,8 +107,42 @@ class Replay:
 
     def _take(self, row: Ints, arrival: Floats, session: npt.NDArray[np.int32] | None) -> Rows:
         t = self.trace
-        number = np.full(len(row), -1, np.int32) if session is None else session
+        number = without_parents(len(row)) if session is None else session
         return Rows(arrival, t.input_tokens[row], t.cached_tokens[row], t.output_tokens[row], number)
+
+
+@dataclass(frozen=True)
+class Reshuffle:
+    """The lengths of a trace on arrivals of a stated law: for traces without times, or with other burstiness."""
+
+    trace: Trace
+    key: int
+    rate_per_s: float
+    law: Arrivals
+
+    @property
+    def once_s(self) -> float:
+        """Horizon in which every row is expected once [s]."""
+        return len(self.trace) / self.rate_per_s
+
+    @property
+    def dispersion(self) -> float:
+        """Rough standard deviation of the count over the root of the count."""
+        return max(self.law.cv, 1.0)
+
+    @property
+    def repairs(self) -> dict[str, int]:
+        """What was repaired while reading."""
+        return self.trace.repairs
+
+    def rows(self, horizon_s: float, seed: int) -> Rows:
+        """Requests that arrive in [0, horizon): rows in an order drawn by lot, each once before any comes again."""
+        key, t = self.key, self.trace
+        arrival = law_arrivals(self.law, self.rate_per_s, horizon_s, seed, key + GAP, key + FIRST)
+        order = np.argsort(uniforms(seed, key + PICK, len(t)), kind="stable")
+        row = order[np.arange(len(arrival)) % len(t)]
+        lengths = (t.input_tokens[row], t.cached_tokens[row], t.output_tokens[row])
+        return Rows(arrival, *lengths, without_parents(len(row)))
 
 
 def whole_sessions(sizes: Ints, target: float, luck: float) -> int:

@@ -67,6 +67,8 @@ def make_requests(
     class_id: npt.ArrayLike = 0,
     cached_tokens: npt.ArrayLike = 0,
     session: npt.ArrayLike = -1,
+    parent: npt.ArrayLike = -1,
+    think_s: npt.ArrayLike = 0.0,
     where: str = "requests",
 ) -> Requests:
     """Build a validated table; scalars are broadcast without taking memory.
@@ -92,8 +94,8 @@ def make_requests(
         class_id=column(class_id, np.int16),  # type: ignore[arg-type]
         model_id=column(0, np.int16),  # type: ignore[arg-type]
         session=column(session, np.int32),  # type: ignore[arg-type]
-        parent=column(-1, np.int32),  # type: ignore[arg-type]
-        think_s=column(0.0, np.float32),  # type: ignore[arg-type]
+        parent=column(parent, np.int32),  # type: ignore[arg-type]
+        think_s=column(think_s, np.float32),  # type: ignore[arg-type]
         priority=column(0, np.int8),  # type: ignore[arg-type]
         deadline_s=column(NO_DEADLINE, np.float64),  # type: ignore[arg-type]
     )

@@ -10,21 +10,24 @@ import numpy.typing as npt
 
 from infermix.arrays import Floats, Ints
 from infermix.rng import u01, uniforms
+from infermix.workload.laws import BLOCK, Arrivals, law_arrivals, renewal
 from infermix.workload.profiles import Profile
-from infermix.workload.replay import FIRST, GAP, LENGTH, PICK, RANK, START, TOKENS, Rows, whole_sessions
-from infermix.workload.tables import SLOTS, Lengths, Quantiles, Sampler
-
-BLOCK = 32768
-"""Requests drawn at a time: the working arrays stay in cache, and sums do not depend on the horizon."""
+from infermix.workload.replay import whole_sessions
+from infermix.workload.rows import FIRST, GAP, LENGTH, PICK, RANK, START, TOKENS, Rows, without_parents
+from infermix.workload.tables import SLOTS, Lengths, Quantiles
 
 
 @dataclass(frozen=True)
 class Synthesis:
-    """A profile drawn at a mean rate [1/s]; ``key`` selects the random streams."""
+    """A profile drawn at a mean rate [1/s]; ``key`` selects the random streams.
+
+    ``law`` replaces the profile's own times between arrivals; not with sessions.
+    """
 
     profile: Profile
     key: int
     rate_per_s: float
+    law: Arrivals | None = None
 
     @property
     def once_s(self) -> float:
@@ -34,7 +37,12 @@ class Synthesis:
     @property
     def dispersion(self) -> float:
         """Rough standard deviation of the count over the root of the count."""
-        return max(self.profile.cv, 1.0)
+        return max(self.profile.cv if self.law is None else self.law.cv, 1.0)
+
+    @property
+    def repairs(self) -> dict[str, int]:
+        """Nothing is repaired in a profile."""
+        return {}
 
     def rows(self, horizon_s: float, seed: int) -> Rows:
         """Requests that arrive in [0, horizon), ``rate_per_s`` times horizon in expectation.
@@ -56,24 +64,19 @@ class Synthesis:
             drawn = tables.draw(0, u01(seed, self.key + RANK, index), u01(seed, self.key + TOKENS, index))
             inputs[part], outputs[part] = drawn.input_tokens, drawn.output_tokens
             cached[part] = drawn.input_tokens - drawn.uncached_tokens
-        return Rows(arrival, inputs, cached, outputs, np.full(n, -1, np.int32))
+        return Rows(arrival, inputs, cached, outputs, without_parents(n))
 
     def _arrivals(self, horizon_s: float, seed: int) -> Floats:
         """An equilibrium renewal process: the first gap is what remains of one picked by its length."""
+        key = self.key
+        if self.law is not None:
+            return law_arrivals(self.law, self.rate_per_s, horizon_s, seed, key + GAP, key + FIRST)
         assert self.profile.gap is not None
         gaps = _unit_gaps(self.profile.gap) / self.rate_per_s
-        by_length, within = u01(seed, self.key + FIRST, np.arange(2))
+        by_length, within = u01(seed, key + FIRST, np.arange(2))
         sums = np.cumsum(gaps)
-        now = float(gaps[np.searchsorted(sums, by_length * sums[-1])] * within)
-        blocks, low = [np.array([now])], 0
-        while now < horizon_s:
-            luck = u01(seed, self.key + GAP, np.arange(low, low + BLOCK, dtype=np.uint64))
-            times = np.cumsum(gaps[(luck * SLOTS).astype(np.int32)])
-            times += now
-            now, low = float(times[-1]), low + BLOCK
-            blocks.append(times)
-        arrival = np.concatenate(blocks)
-        return arrival[: np.searchsorted(arrival, horizon_s)]
+        first = float(gaps[np.searchsorted(sums, by_length * sums[-1])] * within)
+        return renewal(lambda i: gaps[(u01(seed, key + GAP, i) * SLOTS).astype(np.int32)], first, horizon_s)
 
     def _sessions(self, horizon_s: float, seed: int) -> Rows:
         assert self.profile.sessions is not None
@@ -82,12 +85,13 @@ class Synthesis:
         n = int(ends[-1]) if len(ends) else 0
         begin, rank = (u01(seed, self.key + stream, np.arange(len(sizes))) for stream in (START, RANK))
         gaps, tables = self.profile.sessions.gap_s.expand(), self.profile.sampler()
-        columns = Rows(np.empty(n), *(np.empty(n, np.int32) for _ in range(4)))
+        inputs, cached, outputs, of = (np.empty(n, np.int32) for _ in range(4))
+        columns = Rows(np.empty(n), inputs, cached, outputs, of)
         first, low = 0, 0
         while first < len(sizes):
             last = max(int(np.searchsorted(ends, low + BLOCK, side="right")), first + 1)
             part = slice(low, int(ends[last - 1]))
-            turn, session = _positions(sizes[first:last])
+            turn, session = positions(sizes[first:last])
             index = np.arange(part.start, part.stop, dtype=np.uint64)
             offset = _offsets(gaps, turn, u01(seed, self.key + GAP, index))
             columns.arrival_s[part] = np.mod(begin[first:last][session] * horizon_s + offset, horizon_s)
@@ -122,7 +126,7 @@ def _fill(columns: Rows, part: slice, drawn: Lengths) -> None:
     columns.cached_tokens[part] = drawn.input_tokens - drawn.uncached_tokens
 
 
-def _positions(sizes: Ints) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+def positions(sizes: Ints) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Position in its session, and session, of each row of adjacent sessions."""
     session = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     turn = np.arange(len(session), dtype=np.int32) - np.repeat((np.cumsum(sizes) - sizes).astype(np.int32), sizes)
@@ -135,13 +139,3 @@ def _offsets(gaps: Floats, turn: npt.NDArray[np.int32], luck: Floats) -> Floats:
     total = np.cumsum(steps)
     first = np.flatnonzero(turn == 0)
     return total - np.repeat(total[first], np.diff(np.append(first, len(turn))))
-
-
-def even_sample(tables: Sampler, n: int) -> Lengths:
-    """``n`` requests spread evenly over a profile's joint table, whatever the sessions (for mean lengths)."""
-    index = np.arange(n)
-    u = (index + u01(0, RANK, index)) / n
-    edges = np.concatenate(([0.0], np.cumsum(tables.weights)))
-    stratum = np.clip(np.searchsorted(edges, u, side="right") - 1, 0, len(tables.weights) - 1)
-    rank = np.clip((u - edges[stratum]) / tables.weights[stratum], 0.0, 1.0 - 1e-12)
-    return tables.draw(stratum, rank, u01(0, TOKENS, index))

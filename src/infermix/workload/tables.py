@@ -108,12 +108,13 @@ class Lengths:
         check_equal_lengths(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sampler:
     """A joint distribution expanded for drawing; made by ``sampler``.
 
     ``input_tokens`` and ``input_bin`` are [stratum, slot] by the rank of the input within its
-    stratum; ``cell`` is [stratum·bins + bin, slot]; the rest describe cells and columns.
+    stratum; ``cell`` is [stratum·bins + bin, slot]; the rest describe cells and columns. Answers end
+    where input and output reach ``max_context`` tokens (0: they do not).
     """
 
     turns: Ints
@@ -126,6 +127,7 @@ class Sampler:
     share: Floats
     output: npt.NDArray[np.int32]
     all_cold: bool
+    max_context: int = 0
 
     def draw(self, stratum: npt.NDArray[np.integer] | int, rank: Floats, luck: Floats) -> Lengths:
         """Draw one request per element.
@@ -150,6 +152,8 @@ class Sampler:
         fine = luck * _CELL_SLOTS
         within = np.floor(fine)
         outputs = self.output[_at(self.output_span, cell, fine - within)]
+        if self.max_context:
+            outputs = np.minimum(outputs, np.maximum(self.max_context - inputs, 1))
         if self.all_cold:
             return Lengths(inputs, inputs, outputs)
         share = self.share[_at(self.share_span, cell, (within + 0.5) * (1.0 / _CELL_SLOTS))]
@@ -175,7 +179,9 @@ def _at(spans: Floats, cell: npt.NDArray[np.int32], v: Floats) -> npt.NDArray[np
 
 
 @lru_cache(maxsize=16)
-def sampler(joint: Joint, inputs: Quantiles, share: Quantiles | None, outputs: Quantiles) -> Sampler:
+def sampler(
+    joint: Joint, inputs: Quantiles, share: Quantiles | None, outputs: Quantiles, max_context: int = 0
+) -> Sampler:
     """Expand a joint distribution for drawing."""
     strata, bins, states, _ = joint.shape
     counts = np.asarray(joint.counts, dtype=np.float64).reshape(joint.shape)
@@ -206,6 +212,7 @@ def sampler(joint: Joint, inputs: Quantiles, share: Quantiles | None, outputs: Q
         share=np.append(share.expand() if share is not None else np.ones(SLOTS), 1.0),
         output=_tokens(outputs),
         all_cold=share is None,
+        max_context=max_context,
     )
 
 

@@ -1,4 +1,4 @@
-"""Recorded request traces: the table, and reading it from CSV, Parquet or JSONL.
+"""Recorded request traces: the table, and reading it from CSV, Parquet, JSONL or JSON.
 
 Formats are recognised by their columns (see ``infermix.workload.formats``); any other file is
 read with a stated mapping ``columns = {ours: theirs}``.
@@ -7,16 +7,16 @@ read with a stated mapping ``columns = {ours: theirs}``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from infermix.arrays import Floats, Ints, check_equal_lengths
-from infermix.errors import InputError
-from infermix.workload.formats import Columns, read_columns
+from infermix.arrays import Bools, Floats, Ints, check_equal_lengths
+from infermix.errors import InputError, near_miss
+from infermix.workload.columns import Columns, only, read_columns
 
 MOONCAKE_BLOCK_TOKENS = 512
 """Tokens of the prompt behind one id of ``hash_ids`` (README of the Mooncake traces)."""
@@ -32,7 +32,7 @@ class Trace:
     ----------
     t_s
         Arrival [s] after the first request; in a trace of sessions, after the start of the
-        request's own session.
+        request's own session; all 0 in a trace without times.
     input_tokens, cached_tokens, output_tokens
         Prompt length (at least 1), how much of it a prefix cache held (below the input), tokens
         generated (at least 1).
@@ -46,6 +46,17 @@ class Trace:
     block_start, block_ids
         Prefix block ids of row i: ``block_ids[0][block_start[0][i]:block_start[0][i + 1]]``; empty
         tuples when the trace has none.
+    format
+        Which format the file was in.
+    timed
+        Whether the file has times.
+    models
+        Requests by model, where the file names models.
+    service_s
+        Recorded time from arrival to the last token [s], NaN where unknown; None in a trace without.
+    sub_agent
+        Requests of sub-agents, which wait for the last request before them that is none; None in a
+        trace without.
     """
 
     t_s: Floats
@@ -57,6 +68,11 @@ class Trace:
     repairs: dict[str, int] = field(default_factory=dict)
     block_start: tuple[Ints, ...] = ()
     block_ids: tuple[Ints, ...] = ()
+    format: str = ""
+    timed: bool = True
+    models: dict[str, int] = field(default_factory=dict)
+    service_s: Floats | None = None
+    sub_agent: Bools | None = None
 
     def __post_init__(self) -> None:
         check_equal_lengths(self)
@@ -85,6 +101,8 @@ class Trace:
         """
         if self.has_sessions:
             raise InputError("a trace of sessions has no rate of its own", where=self.source, mend="state rate_per_s")
+        if not self.timed:
+            raise InputError("the trace has no times", where=self.source, mend="state rate_per_s")
         if len(self) < 2 or not self.t_s[-1] > 0:
             raise InputError(
                 "all requests arrive at one instant",
@@ -100,17 +118,29 @@ class Trace:
         return len(self) / self.span_s
 
 
-def read_trace(path: str | Path, columns: Mapping[str, str] | None = None, where: str = "") -> Trace:
+def read_trace(
+    path: str | Path,
+    columns: Mapping[str, str] | None = None,
+    where: str = "",
+    *,
+    only: Mapping[str, tuple[str, ...]] | None = None,
+    between_s: tuple[float, float] | None = None,
+) -> Trace:
     """Read a trace; the same file is parsed once per process.
 
     Parameters
     ----------
     path
-        ``.csv``, ``.parquet`` or ``.jsonl`` (``.ndjson``).
+        ``.csv``, ``.parquet``, ``.jsonl`` (``.ndjson``) or ``.json``.
     columns
         Our column name → the file's, for formats that are not recognised.
     where
         What asked for the file, put before error messages (for example ``traffic.chat``).
+    only
+        ``model`` or ``kind`` → values of which a request must have one; the others are left out
+        and counted.
+    between_s
+        Only what arrived in [from, to) [s] after the first request; the others are counted.
 
     Cached tokens come from ``cached_tokens`` (or ``prefix_tokens``) when the file has them. With
     ``hash_ids`` they are what an ideal prefix cache of infinite size would hold: of each prompt's
@@ -135,22 +165,38 @@ def read_trace(path: str | Path, columns: Mapping[str, str] | None = None, where
         stat = file.stat()
     except OSError:
         near = [p.name for p in sorted(file.parent.glob("*"))] if file.parent.is_dir() else []
-        raise InputError("no such trace", where=name, mend=_suggest(file.name, near)) from None
+        mend = near_miss(file.name, near) or "check the path; it is relative to the study file"
+        raise InputError("no such trace", where=name, mend=mend) from None
     if not file.is_file():
         raise InputError("a trace must be a file", where=name, value="folder")
-    return _read(file, tuple(sorted((columns or {}).items())), name, (stat.st_mtime_ns, stat.st_size))
-
-
-def _suggest(name: str, near: list[str]) -> str:
-    from infermix.errors import near_miss
-
-    return near_miss(name, near) or "check the path; it is relative to the study file"
+    wanted = tuple(sorted((only or {}).items()))
+    version = (stat.st_mtime_ns, stat.st_size)
+    return _read(file, tuple(sorted((columns or {}).items())), wanted, between_s, name, version)
 
 
 @lru_cache(maxsize=8)
-def _read(file: Path, columns: tuple[tuple[str, str], ...], name: str, _version: tuple[int, int]) -> Trace:
+def _read(
+    file: Path,
+    columns: tuple[tuple[str, str], ...],
+    wanted: tuple[tuple[str, tuple[str, ...]], ...],
+    between_s: tuple[float, float] | None,
+    name: str,
+    _version: tuple[int, int],
+) -> Trace:
     table = read_columns(file, dict(columns), name)
-    trace = _sessions(table, name, str(file)) if table.session is not None else _plain(table, name, str(file))
+    if wanted:
+        table = only(table, dict(wanted), name)
+    if table.session is not None:
+        if between_s is not None:
+            raise InputError(
+                "when sessions started is not in the trace, so between_s cannot be told",
+                where=name,
+                value=between_s,
+                mend="leave between_s out",
+            )
+        trace = _sessions(table, name, str(file))
+    else:
+        trace = _plain(table, name, str(file), between_s)
     for value in vars(trace).values():
         for array in value if isinstance(value, tuple) else (value,):
             if isinstance(array, np.ndarray):
@@ -158,43 +204,107 @@ def _read(file: Path, columns: tuple[tuple[str, str], ...], name: str, _version:
     return trace
 
 
-def _plain(table: Columns, name: str, source: str) -> Trace:
-    t = table.t_s
-    _check_ascending(t, np.arange(len(t)), np.zeros(len(t), np.int64), name)
-    cached, start, ids = table.cached, (), ()
-    blocks: tuple[tuple[Ints, ...], tuple[Ints, ...]] = (start, ids)
+def _plain(table: Columns, name: str, source: str, between_s: tuple[float, float] | None) -> Trace:
+    repairs = dict(table.repairs)
+    table = _ordered(table, name, repairs)
+    cached = table.cached
+    if cached is None and table.block_start is not None and table.block_ids is not None:
+        ideal = known_prefix_blocks(table.block_start, table.block_ids) * MOONCAKE_BLOCK_TOKENS
+        cached = np.minimum(ideal, np.maximum(table.input - 1, 0))
+    if cached is not None:
+        table = replace(table, cached=cached)
+    if between_s is not None:
+        table = _between(table, between_s, name, repairs)
+    lengths, mended = _lengths(table, table.cached)
+    t = np.zeros(len(table.row)) if table.t_s is None else table.t_s - table.t_s[0]
+    blocks: tuple[tuple[Ints, ...], tuple[Ints, ...]] = ((), ())
     if table.block_start is not None and table.block_ids is not None:
         blocks = ((table.block_start,), (table.block_ids,))
-        if cached is None:
-            ideal = known_prefix_blocks(table.block_start, table.block_ids) * MOONCAKE_BLOCK_TOKENS
-            cached = np.minimum(ideal, np.maximum(table.input - 1, 0))
-    rows = _lengths(table, cached)
-    session = np.full(len(t), -1, np.int32)
-    return Trace(t - t[0], *rows[0], session, source, rows[1], *blocks)
+    return Trace(
+        t,
+        *lengths,
+        np.full(len(t), -1, np.int32),
+        source,
+        repairs | mended,
+        *blocks,
+        format=table.format.name,
+        timed=table.t_s is not None,
+        models=_models(table),
+        service_s=table.api_time_s,
+    )
+
+
+def _ordered(table: Columns, name: str, repairs: dict[str, int]) -> Columns:
+    """Rows in order of time, sorted and counted in formats that may come otherwise."""
+    t = table.t_s
+    if t is None:
+        return table
+    late = int(np.count_nonzero(t < np.maximum.accumulate(t)))
+    if late and table.format.sorts:
+        repairs["put_in_order_of_time"] = late
+        return table.take(np.argsort(t, kind="stable"))
+    _check_ascending(t, table.row, np.zeros(len(t), np.int64), name)
+    return table
+
+
+def _between(table: Columns, between_s: tuple[float, float], name: str, repairs: dict[str, int]) -> Columns:
+    if table.t_s is None:
+        raise InputError("the trace has no times", where=f"{name}: between_s", value=between_s, mend="leave it out")
+    t = table.t_s - table.t_s[0]
+    keep = (t >= between_s[0]) & (t < between_s[1])
+    if not keep.any():
+        raise InputError(
+            "no request in this time", where=f"{name}: between_s", value=between_s, allowed=f"0 to {t[-1]:.6g} s"
+        )
+    if not keep.all():
+        repairs["left_out_by_between_s"] = int(np.count_nonzero(~keep))
+    return table.take(keep)
+
+
+def _models(table: Columns) -> dict[str, int]:
+    if table.model is None:
+        return {}
+    names, counts = np.unique(table.model.astype(str), return_counts=True)
+    return {str(name): int(n) for name, n in zip(names, counts, strict=True)}
 
 
 def _sessions(table: Columns, name: str, source: str) -> Trace:
     assert table.session is not None
+    if table.t_s is None:
+        raise InputError("a trace of sessions needs times", where=name, mend='add columns = { t_s = "…" }')
     _, first, codes = np.unique(table.session, return_index=True, return_inverse=True)
     session = np.argsort(np.argsort(first))[codes].astype(np.int64)
     order = np.argsort(session, kind="stable")
     t, session, sub = table.t_s[order], session[order], np.zeros(len(order), bool)
-    (inputs, cached, outputs), repairs = _lengths(table, table.cached)
+    (inputs, cached, outputs), mended = _lengths(table, table.cached)
+    repairs = dict(table.repairs) | mended
+    service = np.full(len(t), np.nan) if table.api_time_s is None else table.api_time_s[order]
     if table.depth is not None:
         sub = table.depth[order] > 0
-        api = np.zeros(len(t)) if table.api_time_s is None else table.api_time_s[order]
-        t = _rebase(t, session, sub, api)
+        t = _rebase(t, session, sub, np.nan_to_num(service))
         if sub.any():
             repairs["sub_agent_times_put_on_session_clock"] = int(sub.sum())
-    _check_ascending(t[~sub], order[~sub], session[~sub], name)
+    _check_ascending(t[~sub], table.row[order][~sub], session[~sub], name)
     by_time = np.lexsort((t, session))
     t, session, order = t[by_time], session[by_time], order[by_time]
     starts = np.flatnonzero(np.diff(session, prepend=-1))
     t = t - t[starts][session]
-    return Trace(t, inputs[order], cached[order], outputs[order], session.astype(np.int32), source, repairs)
+    return Trace(
+        t,
+        inputs[order],
+        cached[order],
+        outputs[order],
+        session.astype(np.int32),
+        source,
+        repairs,
+        format=table.format.name,
+        models=_models(table),
+        service_s=None if table.api_time_s is None else service[by_time],
+        sub_agent=None if table.depth is None else sub[by_time],
+    )
 
 
-def _rebase(t: Floats, session: Ints, sub: npt.NDArray[np.bool_], api_s: Floats) -> Floats:
+def _rebase(t: Floats, session: Ints, sub: Bools, api_s: Floats) -> Floats:
     """Put sub-agent rows on the clock of their session: they start after the last main answer before them."""
     main = np.maximum.accumulate(np.where(sub, -1, np.arange(len(t))))
     known = (main >= 0) & (session[main] == session)
@@ -208,10 +318,11 @@ def _lengths(table: Columns, cached: Ints | None) -> tuple[tuple[Int32s, Int32s,
     def at_least_one(values: Ints, name: str) -> Ints:
         low = int(np.count_nonzero(values < 1))
         if low:
-            repairs[f"{name}_raised_to_1"] = low
+            repairs[name] = low
         return np.maximum(values, 1)
 
-    inputs, outputs = at_least_one(table.input, "input_tokens"), at_least_one(table.output, "output_tokens")
+    failed = "failed_requests_read_as_1_output_token" if table.format.fails else "output_tokens_raised_to_1"
+    inputs, outputs = at_least_one(table.input, "input_tokens_raised_to_1"), at_least_one(table.output, failed)
     held = np.zeros_like(inputs) if cached is None else cached
     above = int(np.count_nonzero(held > inputs - 1))
     if above:
