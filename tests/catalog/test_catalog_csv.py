@@ -58,6 +58,14 @@ PRICE = {
     "price_mult_out": "price_multiple",
     "speed_tok_s": "speed_tokens_per_s",
 }
+LATER = {  # cells that were blank, and the catalogue fills
+    *((chip, "scaleup_gbs_dir") for chip in ("mtia-300", "mtia-400", "mtia-450", "mtia-500", "mtia-v1", "mtia-v2")),
+    *((chip, "scaleup_gbs_dir") for chip in ("sn40l", "sn50", "qaic100-std", "qaic100-ultra")),
+    *((chip, "scaleup_domain") for chip in ("mtia-300", "mtia-v1", "mtia-v2", "qaic100-std", "qaic100-ultra")),
+    *((chip, "fp8_tflops") for chip in ("tpu-8i", "tpu-8t")),
+    ("sn50", "chips_per_system"),
+}
+LATER_OFFERS = "AWSPL AWSNEU GTPU SKYL HYPER JARVIS RPDOC DBASE CAPM SPARK MFIT AWP150 HWLUXX".split()
 PRICE_TEXT = ("item", "date", "note", "speed_basis", "speed_mult")
 
 
@@ -91,7 +99,9 @@ def test_every_number_of_a_chip_is_there_in_si() -> None:
                 field = "operator_cost_usd_per_hour"  # noqa: PLW2901
             item: Figure | None = getattr(chip, field)
             if not cell:
-                assert item is None, (chip.id, field)
+                assert item is None or (chip.id, column) in LATER, (chip.id, field)
+            elif (chip.id, column) == ("a100-40-sxm", "rent_usd_h_low"):
+                assert item is None  # no offer was ever that low
             elif (chip.id, column) == ("wse3", "scaleup_domain"):
                 assert item is None and cell in chip.note
             elif (chip.id, column) == ("mtia-500", "mem_gb"):
@@ -114,7 +124,6 @@ def test_every_text_of_a_chip_is_there() -> None:
 
 
 def test_recalled_chip_figures_are_unverified_and_no_others() -> None:
-    unfound = {"a100-40-sxm/rent_low_usd_per_hour", "h100-pcie/rent_low_usd_per_hour"}
     for row in table("chips"):
         chip = CAT.chips[row["id"].replace("_", "-")]
         said = row["memory_fields"]
@@ -127,7 +136,7 @@ def test_recalled_chip_figures_are_unverified_and_no_others() -> None:
             named = set(CHIP) - spared
         for column, (field, _) in CHIP.items():
             item = getattr(chip, field)
-            if item and f"{chip.id}/{field}" not in unfound:
+            if item and (chip.id, column) not in LATER:
                 assert (item.kind == "unverified") == (column in named), (chip.id, field)
 
 
@@ -188,8 +197,10 @@ def test_every_price_is_there_once() -> None:
         if "(memory" in row["source"]:
             assert all(item.kind == "unverified" for item in figures_of(price).values())
         cited = {source for item in figures_of(price).values() for source in item.source}
-        assert set(re.findall(r"\bS\d+b?\b", row["source"])) & cited or "(memory" in row["source"]
-    assert not left
+        said = {"S51"} if price.id == "capital-dgx-b200" else set(re.findall(r"\bS\d+b?\b", row["source"]))
+        assert said & cited or "(memory" in row["source"]
+    for price in left.values():
+        assert all(set(item.source) <= set(LATER_OFFERS) for item in figures_of(price).values()), price.id
 
 
 def test_ranges_without_a_number_keep_both_ends() -> None:

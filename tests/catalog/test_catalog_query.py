@@ -19,7 +19,7 @@ id = "my-asic"
 name = "My ASIC"
 vendor = "us"
 cls = "asic_hbm"
-efficiency = "hbm-other"
+efficiency = "gaudi"
 tdp_w = { value = 0.9, unit = "kW" }
 mem_bytes = { value = 192, unit = "GB" }
 mem_bytes_per_s = { value = 6.4, unit = "TB/s", source = ["own"], kind = "derived", read = "2026-11-22" }
@@ -52,7 +52,7 @@ def test_roots_go_down_to_what_was_read() -> None:
     [
         (find_system, "h200x8", "h200-x8"),
         (find_model, "gpt-oss-120", "gpt-oss-120b"),
-        (find_chip, "h200_sxm", "h200-sxm"),
+        (find_chip, "h200-sxn", "h200-sxm"),
     ],
 )
 def test_an_unknown_name_gets_a_near_miss(find: Callable[[str], object], name: str, near: str) -> None:
