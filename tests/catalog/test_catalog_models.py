@@ -30,17 +30,16 @@ UNRESOLVED_MODELS = {
 
 UNRESOLVED_CHIPS: dict[str, str] = {}
 
-KNOWN = {  # billions of parameters that a checkpoint holds, as its publisher or its index of tensors says
+KNOWN = {  # billions of parameters as publishers state them, vision towers and MTP layers aside
     "llama-3-8b": 8.03,
     "llama-3.1-405b": 405.9,
     "gpt-neox-20b": 20.55,
-    "falcon-40b": 41.3,
     "gemma-2-27b": 27.23,
     "gemma-3-27b": 27.0,
     "gemma-4-31b": 30.7,
     "qwen3-235b-a22b": 235.1,
-    "qwen3-next-80b-a3b": 79.7,
-    "qwen3.5-397b-a17b": 396.3,
+    "qwen3-next-80b-a3b": 80.0,
+    "qwen3.5-397b-a17b": 397.0,
     "gpt-oss-120b": 116.83,
     "deepseek-v2": 235.7,
     "deepseek-v3": 671.0,
