@@ -52,6 +52,16 @@ def shelves(catalog: Catalog) -> dict[str, Mapping[str, msgspec.Struct]]:
     }
 
 
+def figure_ids(part: str, record: msgspec.Struct) -> list[str]:
+    """Ids of the figures of a record that stands in this part of the catalogue.
+
+    >>> figure_ids("systems", packaged().systems["groq3-lpx-rack"])
+    []
+    """
+    id_: str = record.id  # type: ignore[attr-defined]
+    return [f"{part}/{id_}/{field}" for field in figures_of(record)]
+
+
 def figure(catalog: Catalog, id: str) -> Figure:
     """The figure with the id ``part/record/field``. Raises ``InputError`` with a near miss.
 

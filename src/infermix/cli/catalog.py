@@ -1,24 +1,17 @@
-"""``infermix catalog``: list the facts and show one of them with its sources."""
+"""``infermix catalog``: list the facts, show, compare and check them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from infermix.catalog.load import Catalog, figures_of
+from infermix.catalog.load import Catalog
 from infermix.catalog.load import catalog as packaged
-from infermix.catalog.query import shelves
-from infermix.catalog.records import Chip, Figure, Model, Price, System
-from infermix.cli.output import console_out, human, human_figure, one_line_errors, write_json
+from infermix.catalog.query import figure_ids, shelves
+from infermix.cli.output import console_out, one_line_errors, write_json
 from infermix.errors import InputError, near_miss
-
-Row = tuple[str, ...]
 
 _JSON = click.option("--json", "json_path", metavar="FILE", help="Write the rows as JSON (- for stdout).")
 
@@ -33,13 +26,15 @@ def catalog() -> None:
 @_JSON
 def list_records(kind: str, json_path: str | None) -> None:
     """List every record of one KIND. A question mark marks figures that nobody looked up."""
+    from infermix.cli.catalog_lists import MARKS, list_table
+
     with one_line_errors():
         records = list(shelves(packaged())[kind].values())
         console = console_out(json_path == "-")
-        console.print(_list_table(kind, records))
-        console.print(f"{len(records)} {kind}; ? = unverified")
+        console.print(list_table(kind, records))
+        console.print(f"{len(records)} {kind}; {MARKS[kind]}", markup=False)
         if json_path:
-            write_json(json_path, [_row(record) for record in records])
+            write_json(json_path, [_row(kind, record) for record in records])
 
 
 @catalog.command("show")
@@ -47,16 +42,50 @@ def list_records(kind: str, json_path: str | None) -> None:
 @_JSON
 def show(name: str, json_path: str | None) -> None:
     """Show one chip, system, model or price by NAME (or PART/NAME, as systems/gb200-nvl72)."""
+    from infermix.cli.catalog_record import cited, print_record
+
     with one_line_errors():
         facts = packaged()
         found = _find(facts, name)
         part, record = next(iter(found.items()))
         console = console_out(json_path == "-")
-        _print_record(console, facts, part, record)
+        print_record(console, facts, part, record)
         for other in list(found)[1:]:
             console.print(f"Also: {other}/{name}")
         if json_path:
-            write_json(json_path, {**_row(record), "part": part, "sources": _cited(facts, record)})
+            write_json(json_path, {**_row(part, record), "part": part, "sources": cited(facts, record)})
+
+
+@catalog.command("compare")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--json", "json_path", metavar="FILE", help="Write the comparison as JSON (- for stdout).")
+def compare_records(names: tuple[str, ...], json_path: str | None) -> None:
+    """Put two or more chips, systems or models side by side, with ratios to the first."""
+    from infermix.catalog.compare import compare
+    from infermix.cli.catalog_compare import print_comparison
+
+    with one_line_errors():
+        found = compare(names)
+        print_comparison(console_out(json_path == "-"), found)
+        if json_path:
+            write_json(json_path, found)
+
+
+@catalog.command("check")
+@click.option("--root", metavar="FOLDER", help="Check the catalogue in this folder instead of the packaged one.")
+@click.option("--json", "json_path", metavar="FILE", help="Write faults, warnings and counts as JSON (- for stdout).")
+def check_facts(root: str | None, json_path: str | None) -> None:
+    """Check every figure: shape, units, ranges, physics, ages, sources. Exit 1 when there are faults."""
+    from infermix.catalog.check.run import check
+    from infermix.cli.catalog_check import print_report
+
+    with one_line_errors():
+        report = check(root)
+        print_report(console_out(json_path == "-"), report)
+        if json_path:
+            write_json(json_path, report)
+    if report.faults:
+        raise click.exceptions.Exit(1)
 
 
 def _find(facts: Catalog, name: str) -> dict[str, msgspec.Struct]:
@@ -75,112 +104,5 @@ def _find(facts: Catalog, name: str) -> dict[str, msgspec.Struct]:
     return found
 
 
-def _row(record: msgspec.Struct) -> dict[str, Any]:
-    row: dict[str, Any] = msgspec.to_builtins(record)
-    return row
-
-
-def _cited(facts: Catalog, record: msgspec.Struct) -> dict[str, Any]:
-    ids = [id_ for figure in figures_of(record).values() for id_ in figure.source]
-    ids += getattr(record, "source", ())
-    return {id_: msgspec.to_builtins(facts.sources[id_]) for id_ in dict.fromkeys(ids)}
-
-
-def _print_record(console: Console, facts: Catalog, part: str, record: msgspec.Struct) -> None:
-    row = _row(record)
-    title = row["name"] if "name" in row else row["item"]
-    console.print(f"[bold]{escape(title)}[/bold]  ({part}/{row['id']})")
-    texts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    texts.add_column(style="dim", no_wrap=True)
-    texts.add_column(overflow="fold")
-    for key, item in row.items():
-        if isinstance(item, dict) or item in (None, "", [], ()) or key in ("id", "name", "item", "source"):
-            continue
-        texts.add_row(key, escape(", ".join(map(str, item)) if isinstance(item, (list, tuple)) else str(item)))
-    console.print(texts)
-    if figures := figures_of(record):
-        console.print(_figure_table(figures))
-    for id_, source in _cited(facts, record).items():
-        console.print(
-            " ".join(x for x in (f"{id_}:", source["text"], source["url"], source["date"]) if x),
-            style="dim",
-            markup=False,
-        )
-
-
-def _figure_table(figures: Mapping[str, Figure]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("figure", no_wrap=True)
-    table.add_column("value")
-    table.add_column("kind", no_wrap=True)
-    table.add_column("source", overflow="fold")
-    for name, figure in figures.items():
-        said = " ".join(figure.source)
-        said += f"; {figure.note}" if figure.note else ""
-        said += f"; of {', '.join(figure.of)}" if figure.of else ""
-        table.add_row(name, human_figure(figure), figure.kind, escape(said))
-    return table
-
-
-def _list_table(kind: str, records: list[Any]) -> Table:
-    columns, cells = _LISTS[kind]
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for index, column in enumerate(columns):
-        left = index == 0 or column in ("chip", "vendor", "basis", "date", "weights", "link", "status")
-        table.add_column(column, justify="left" if left else "right", no_wrap=True, overflow="fold")
-    for record in records:
-        table.add_row(*cells(record))
-    return table
-
-
-def _brief(figure: Figure | None) -> str:
-    if figure is None:
-        return "-"
-    return human(figure.value, figure.unit) + ("?" if figure.kind == "unverified" else "")
-
-
-def _chip_cells(chip: Chip) -> Row:
-    figures = (chip.bf16_flop_per_s, chip.sram_bytes, chip.mem_bytes, chip.mem_bytes_per_s, chip.tdp_w)
-    return (chip.id, chip.vendor.split(" (")[0], chip.kind, *map(_brief, figures), _brief(chip.rent_usd_per_hour))
-
-
-def _system_cells(system: System) -> Row:
-    figures = (system.power_w, system.rent_usd_per_hour, system.operator_cost_usd_per_hour, system.capital_usd)
-    return (system.id, system.chip, str(system.chips), *map(_brief, figures))
-
-
-def _model_cells(model: Model) -> Row:
-    mark = "?" if model.kind == "unverified" else ""
-    kv = f"{human(2 * model.kv_elements_per_token.value, 'byte')}{mark}"
-    context = f"{model.max_context:,}"
-    return (
-        model.id,
-        _brief(model.params),
-        _brief(model.active_params),
-        str(model.layers),
-        kv,
-        context,
-        model.native_weights,
-    )
-
-
-def _price_cells(price: Price) -> Row:
-    money = price.usd_per_hour or price.capital_usd
-    if money:
-        return (
-            price.id,
-            price.basis,
-            price.date or "-",
-            _brief(money) + (f" for {price.chips}" if price.chips > 1 else ""),
-        )
-    tokens = [_brief(figure) for figure in (price.input_usd_per_mtok, price.output_usd_per_mtok) if figure]
-    each = " / ".join(text.replace(" USD/Mtok", "") for text in tokens)
-    return (price.id, price.basis, price.date or "-", f"{each} USD/Mtok" if each else "-")
-
-
-_LISTS: dict[str, tuple[Row, Callable[[Any], Row]]] = {
-    "chips": (("chip", "vendor", "kind", "bf16", "SRAM", "memory", "bandwidth", "TDP", "rent"), _chip_cells),
-    "systems": (("system", "chip", "chips", "power", "rent", "operator cost", "capital"), _system_cells),
-    "models": (("model", "params", "active", "layers", "KV/token 16 bit", "context", "weights"), _model_cells),
-    "prices": (("price", "basis", "date", "chips; tokens in / out"), _price_cells),
-}
+def _row(part: str, record: msgspec.Struct) -> dict[str, Any]:
+    return {**msgspec.to_builtins(record), "figures": figure_ids(part, record)}

@@ -127,10 +127,10 @@ def _bounds(facts: Facts, place: Place) -> Bounds | None:
     chip: Chip | None = None
     if part == "chips":
         chip = facts.chips[id_]
-        whole = chip.vendor_system_chips
-        chips = (
-            whole.value if whole and place.field in PER_CHIP_OF_SYSTEM and place.field.startswith("vendor_") else 1.0
-        )
+        if place.field in PER_CHIP_OF_SYSTEM and place.field.startswith("vendor_system_"):
+            if chip.vendor_system_chips is None:
+                return None
+            chips = chip.vendor_system_chips.value
     elif part == "systems":
         system = facts.systems[id_]
         chip, chips = facts.chips.get(system.chip), system.chips + system.spare_chips

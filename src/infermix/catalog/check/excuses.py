@@ -16,6 +16,8 @@ class Excuse(NamedTuple):
 
 _ULTRA = "Blackwell Ultra has three times its 8-bit rate in FP4, and gave up int8 for it"
 _MX4 = "Meta's table gives MX4 three times the rate of FP8 from MTIA 450 on"
+_GEFORCE = "on GeForce cards 16- and 8-bit floats run at half rate with 32-bit accumulation, integers and FP4 do not"
+_TENSTORRENT = "https://docs.tenstorrent.com/aibs/wormhole/specifications.html"
 _RATIO = "narrow_rates_are_small_multiples"
 
 EXCUSES = (
@@ -33,11 +35,12 @@ EXCUSES = (
         "https://quic.github.io/cloud-ai-sdk-pages/latest/Getting-Started/Architecture",
         "Qualcomm states 870 TOP/s int8 beside 290 TFLOP/s FP16: three to one",
     ),
-    Excuse(
-        _RATIO,
-        "chips/wormhole-n300/fp8_flop_per_s",
-        "https://docs.tenstorrent.com/aibs/wormhole/specifications.html",
-        "Tenstorrent states 466 TFLOP/s FP8 beside 131 FP16 (and 262 in block FP8)",
-    ),
+    Excuse(_RATIO, "chips/wormhole-n150/fp8_flop_per_s", _TENSTORRENT, "262 TFLOP/s FP8 beside 74 FP16 in its table"),
+    Excuse(_RATIO, "chips/wormhole-n300/fp8_flop_per_s", _TENSTORRENT, "466 TFLOP/s FP8 beside 131 FP16 in its table"),
+    Excuse(_RATIO, "chips/rtx-3090/int8_op_per_s", "VSPEC", _GEFORCE),
+    Excuse(_RATIO, "chips/rtx-4090/int8_op_per_s", "VSPEC", _GEFORCE),
+    Excuse(_RATIO, "chips/rtx-5090/int8_op_per_s", "VSPEC", _GEFORCE),
+    Excuse(_RATIO, "chips/rtx-5090/fp4_flop_per_s", "VSPEC", _GEFORCE),
+    Excuse(_RATIO, "chips/atom-max/int8_op_per_s", "ASCII", "32 TFLOP/s FP16 and 128 TOP/s int8 on each ATOM"),
     Excuse(_RATIO, "chips/corsair/fp4_flop_per_s", "S39", "in-memory multipliers: 2,400 TOP/s MXINT8, 9,600 MXINT4"),
 )

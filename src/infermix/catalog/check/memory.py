@@ -44,7 +44,7 @@ LPDDR_WIDTHS = tuple(64 * n for n in range(1, 17))
 USABLE = (0.87, 1.08)
 """Vendors switch off up to an eighth of a stack (MI325X, B200); the upper end is GiB counted in GB."""
 
-SWEEP_S = {"HBM": (8e-3, 60e-3), "GDDR": (20e-3, 150e-3), "LPDDR": (50e-3, 2.5), "DDR": (0.2, 30.0)}
+SWEEP_S = {"HBM": (8e-3, 60e-3), "GDDR": (12e-3, 150e-3), "LPDDR": (50e-3, 2.5), "DDR": (0.2, 30.0)}
 """Seconds to read the whole memory once."""
 SRAM_SWEEP_S = {"machine": (0.5e-6, 30e-6), "cache": (0.3e-6, 300e-6)}
 _TYPE = re.compile(r"\b(HBM(?:4E|4|3E|3|2E|2)?|GDDR(?:7|6X|6)|LPDDR(?:4X|5X|5)|DDR[45])\b")

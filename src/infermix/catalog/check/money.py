@@ -13,6 +13,8 @@ PAYBACK_H = (1_000, 60_000)
 """Rented without pause, machines repay their price in six weeks (hyperscalers' list prices) to seven years (spot)."""
 SYSTEM_OVER_CHIPS = (0.9, 3.5)
 """A vendor's system over its chips bought singly: 1.0 (Gaudi) to 2.8 (DGX A100)."""
+FEW_OFFERS = 3
+"""With fewer there is no usual price."""
 PER_HOUR, CAPITAL = "usd_per_hour", "capital_usd"
 TOKENS = ("input_usd_per_mtok", "output_usd_per_mtok", "standard_input_usd_per_mtok", "standard_output_usd_per_mtok")
 OF_BASIS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -170,7 +172,7 @@ def systems_cost_more_than_their_chips(facts: Facts) -> Iterator[Fault]:
 
 
 def offers_of_a_chip_are_of_one_order(facts: Facts) -> Iterator[Fault]:
-    """Offers for one chip differ by spot, term and vendor, up to 16-fold (spot against hyperscaler), not more."""
+    """Offers for one chip differ by spot, term and vendor, but hardly sixfold from their median."""
     for id_, price in facts.prices.items():
         if price.usd_per_hour is None or not price.chip:
             continue
@@ -180,7 +182,7 @@ def offers_of_a_chip_are_of_one_order(facts: Facts) -> Iterator[Fault]:
             if other.chip == price.chip and other.basis == price.basis and other.usd_per_hour and other.id != id_
         )
         each = price.usd_per_hour.value / price.chips
-        if others and not others[len(others) // 2] / 6 <= each <= 6 * others[len(others) // 2]:
+        if len(others) >= FEW_OFFERS and not others[len(others) // 2] / 6 <= each <= 6 * others[len(others) // 2]:
             yield facts.fault(
                 "offers_of_a_chip_are_of_one_order",
                 f"prices/{id_}",

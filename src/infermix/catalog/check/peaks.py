@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from infermix.catalog.check.facts import Facts
@@ -85,9 +86,7 @@ def peaks_fit_the_power(facts: Facts) -> Iterator[Fault]:
 def sisters_on_one_die_agree(facts: Facts) -> Iterator[Fault]:
     """Products cut from one die differ by clock and disabled cores, not by 2: that is NVIDIA's 2:4 sparsity counted."""
     for id_, chip in facts.chips.items():
-        sisters = [other for other in facts.chips.values() if other.id != id_ and _die(other) == _die(chip)]
-        if _die(chip) is None:
-            continue
+        sisters = [other for other in facts.chips.values() if other.id != id_ and _same_die(chip, other)]
         for name in PEAKS:
             peak: Figure | None = getattr(chip, name)
             others = [(figure.value, other.id) for other in sisters if (figure := getattr(other, name))]
@@ -105,8 +104,10 @@ def sisters_on_one_die_agree(facts: Facts) -> Iterator[Fault]:
                 )
 
 
-def _die(chip: Chip) -> tuple[object, ...] | None:
-    if not chip.die_area_m2 or not chip.process_node:
-        return None
-    dies = chip.compute_dies.value if chip.compute_dies else 1
-    return chip.vendor, chip.efficiency, chip.process_node, chip.die_area_m2.value, dies
+def _same_die(chip: Chip, other: Chip) -> bool:
+    """Same maker, family and node, as many dies, and areas that agree to a hundredth."""
+    if not chip.die_area_m2 or not other.die_area_m2 or not chip.process_node:
+        return False
+    dies = [each.compute_dies.value if each.compute_dies else 1 for each in (chip, other)]
+    same = all(getattr(chip, name) == getattr(other, name) for name in ("vendor", "efficiency", "process_node"))
+    return same and dies[0] == dies[1] and math.isclose(chip.die_area_m2.value, other.die_area_m2.value, rel_tol=0.01)

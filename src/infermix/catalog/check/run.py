@@ -129,16 +129,14 @@ def check(root: str | Path | Traversable | None = None, *, today: datetime.date 
     folder = _folder(root)
     day = today or datetime.datetime.now(tz=datetime.UTC).date()
     facts = read(folder)
-    found = [fault for rule in RULES for fault in rule(facts)]
-    found += [fault for dated in DATED_RULES for fault in dated(facts, day)]
-    faults, excused = _excuse(found)
+    faults, excused = faults_of(facts, day)
     warned = [*ages.old_prices(facts, day), *grounds.unused_sources(facts)]
     warned += _needless(facts, excused)
     faults = sorted([*facts.malformed, *faults], key=lambda fault: (fault.file, fault.record, fault.field, fault.rule))
     return Report(
         root=str(folder),
         today=day.isoformat(),
-        rules={rule.__name__: " ".join((inspect.getdoc(rule) or "").split()) for rule in (*RULES, *DATED_RULES)},
+        rules={**_reasons(RULES), **_reasons(DATED_RULES)},
         faults=tuple(faults),
         warnings=tuple(warned),
         excused=tuple(Excused(**each._asdict()) for each in excused),
@@ -160,8 +158,18 @@ def _folder(root: str | Path | Traversable | None) -> Traversable:
     return folder
 
 
+def _reasons(rules: Sequence[Rule | DatedRule]) -> dict[str, str]:
+    return {rule.__name__: " ".join((inspect.getdoc(rule) or "").split()) for rule in rules}
+
+
+def faults_of(facts: Facts, day: datetime.date) -> tuple[list[Fault], list[Excuse]]:
+    """What the rules find in well-formed facts: faults that stand, and the exceptions that were needed."""
+    found = [fault for rule in RULES for fault in rule(facts)]
+    found += [fault for dated in DATED_RULES for fault in dated(facts, day)]
+    return _excuse(found)
+
+
 def _excuse(found: Iterable[Fault]) -> tuple[list[Fault], list[Excuse]]:
-    """Faults that stand, and the exceptions that were needed for the others."""
     by_place = {(each.rule, each.figure): each for each in EXCUSES}
     stand, used = [], []
     for fault in found:

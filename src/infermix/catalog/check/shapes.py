@@ -98,8 +98,8 @@ def _attention(model: Model) -> tuple[_Case, ...]:
          "a window and the layers that have it belong together", "both or neither"),
         ("sparse_topk", len([part for part in indexer if part]) not in (0, 3), "sparse attention half stated",
          "all of sparse_topk, indexer_heads, indexer_head_dim, or none"),
-        ("attention_layers", not 0 <= attends <= model.layers, "attention blocks beyond the layers",
-         f"0 to {model.layers}"),
+        ("attention_layers", not 0 <= attends <= 2 * model.layers, "attention blocks beyond the layers",
+         f"0 to {2 * model.layers}: some layers have two"),
     )  # fmt: skip
 
 
@@ -130,8 +130,8 @@ def _linear(model: Model) -> tuple[_Case, ...]:
          "all of linear_layers, linear_weights, linear_state_elements, or none"),
         ("linear_layers", not 0 <= model.linear_layers <= model.layers, "more linear mixers than layers",
          f"0 to {model.layers}"),
-        ("attention_layers", mixers > model.layers, "more mixers than layers",
-         f"attention and linear blocks together at most {model.layers}"),
+        ("attention_layers", mixers > 2 * model.layers, "more mixers than layers have",
+         f"attention and linear blocks together at most {2 * model.layers}"),
     )  # fmt: skip
 
 
