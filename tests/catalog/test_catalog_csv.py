@@ -136,7 +136,8 @@ def test_recalled_chip_figures_are_unverified_and_no_others() -> None:
             named = set(CHIP) - spared
         for column, (field, _) in CHIP.items():
             item = getattr(chip, field)
-            if item and (chip.id, column) not in LATER:
+            looked_up = item and not any(re.fullmatch(r"M|S\d+b?", source) for source in item.source)
+            if item and (chip.id, column) not in LATER and not looked_up:
                 assert (item.kind == "unverified") == (column in named), (chip.id, field)
 
 
