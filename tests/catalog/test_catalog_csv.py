@@ -64,8 +64,26 @@ LATER = {  # cells that were blank, and the catalogue fills
     *((chip, "scaleup_domain") for chip in ("mtia-300", "mtia-v1", "mtia-v2", "qaic100-std", "qaic100-ultra")),
     *((chip, "fp8_tflops") for chip in ("tpu-8i", "tpu-8t")),
     ("sn50", "chips_per_system"),
+    ("rubin-cpx", "fp4_tflops"),
 }
-LATER_OFFERS = "AWSPL AWSNEU GTPU SKYL HYPER JARVIS RPDOC DBASE CAPM SPARK MFIT AWP150 HWLUXX".split()
+LATER_OFFERS = {
+    "MI355P",
+    "LAMF",
+    "GPUNVL",
+    "AWSPL",
+    "AWSNEU",
+    "GTPU",
+    "SKYL",
+    "HYPER",
+    "JARVIS",
+    "RPDOC",
+    "DBASE",
+    "CAPM",
+    "SPARK",
+    "MFIT",
+    "AWP150",
+    "HWLUXX",
+}
 PRICE_TEXT = ("item", "date", "note", "speed_basis", "speed_mult")
 
 
@@ -102,6 +120,8 @@ def test_every_number_of_a_chip_is_there_in_si() -> None:
                 assert item is None or (chip.id, column) in LATER, (chip.id, field)
             elif (chip.id, column) == ("a100-40-sxm", "rent_usd_h_low"):
                 assert item is None  # no offer was ever that low
+            elif (chip.id, column) == ("rubin-cpx", "fp4_tflops"):
+                assert item and item.high == float(cell) * scale and item.kind == "unverified"  # that rate is sparse
             elif (chip.id, column) == ("wse3", "scaleup_domain"):
                 assert item is None and cell in chip.note
             elif (chip.id, column) == ("mtia-500", "mem_gb"):
@@ -141,36 +161,6 @@ def test_recalled_chip_figures_are_unverified_and_no_others() -> None:
                 assert (item.kind == "unverified") == (column in named), (chip.id, field)
 
 
-def test_every_cell_of_a_model_is_there() -> None:
-    plain = (
-        "layers hidden heads kv_heads head_dim ffn vocab tied_embeddings gated_mlp experts active_experts expert_ffn"
-    )
-    plain += " shared_experts shared_expert_ffn moe_layers dense_layers mla_q_lora mla_kv_lora mla_qk_nope mla_qk_rope"
-    plain += " mla_v_head max_context year"
-    by_name = {model.name: model for model in CAT.models.values()}
-    for row in table("models"):
-        model = by_name[row["model"]]
-        kept = (DATA / "models" / f"{model.id}.toml").read_text(encoding="utf-8")
-        for field in plain.split():
-            assert (getattr(model, field) or 0) == int(row[field] or 0), (model.id, field)
-        assert math.isclose(model.params.value, float(row["params_b_computed"]) * 1e9)
-        assert math.isclose(model.active_params.value, float(row["active_params_b_computed"]) * 1e9)
-        assert model.kv_elements_per_token.value == float(row["kv_elems_per_token"])
-        assert 2 * model.kv_elements_per_token.value == float(row["kv_bytes_per_token_bf16"])
-        for column, item in (
-            ("params_b_claimed", model.params_claimed),
-            ("active_b_claimed", model.active_params_claimed),
-        ):
-            assert (item is None) == (not row[column])
-            assert item is None or math.isclose(item.value, float(row[column]) * 1e9)
-        assert (model.sliding_window or 0) == int((row["sliding_window"] or "0").split()[0])
-        assert model.native_weights == row["native_weight_dtype"].split()[0]
-        for column in ("note", "native_weight_dtype", "sliding_window", "source"):
-            if column != "sliding_window" or "2nd" in row[column]:
-                assert not missing(row[column], kept), (model.id, column, missing(row[column], kept))
-        assert (model.kind == "unverified") == ("(memory" in row["source"] or "(memory)" in row["source"])
-
-
 def _matches(price: Price, row: dict[str, str]) -> bool:
     figures = figures_of(price)
     expected = {field: float(row[column]) for column, field in PRICE.items() if row[column]}
@@ -201,7 +191,7 @@ def test_every_price_is_there_once() -> None:
         said = {"S51"} if price.id == "capital-dgx-b200" else set(re.findall(r"\bS\d+b?\b", row["source"]))
         assert said & cited or "(memory" in row["source"]
     for price in left.values():
-        assert all(set(item.source) <= set(LATER_OFFERS) for item in figures_of(price).values()), price.id
+        assert all(set(item.source) <= LATER_OFFERS for item in figures_of(price).values()), price.id
 
 
 def test_ranges_without_a_number_keep_both_ends() -> None:
