@@ -17,6 +17,7 @@ COMMANDS = {
     "perf": "how fast a model is on a system",
     "plan": "what to buy, who is served by what, and what it costs, proved",
     "simulate": "what happens to a fleet under traffic",
+    "workload": "what traffic looks like: traces and profiles",
 }
 
 
