@@ -136,11 +136,11 @@ def _preempt(state: Any, j: int, slot: int) -> None:
     held = row.prompt
     queued = row.prompt - row.position
     if row.decoding == 1:
-        held = row.base + instance.iteration - 1
+        held = row.kv_base + instance.iteration - 1
         queued = 0
         state.requests[i].generated = state.requests[i].output - (row.end - instance.iteration)
         instance.decoding -= 1
-        instance.kv_tokens -= row.base + instance.iteration
+        instance.kv_tokens -= row.kv_base + instance.iteration
         state.phases[j, row.phase] -= 1
         heap.remove(state.slots[j], instance, slot)
     instance.free_blocks += blocks_for(held, pool.block_tokens)
@@ -272,9 +272,9 @@ def _complete(state: Any, j: int, slot: int) -> None:
     row = state.slots[j, slot]
     heap.remove(state.slots[j], instance, slot)
     instance.decoding -= 1
-    instance.kv_tokens -= row.base + instance.iteration
+    instance.kv_tokens -= row.kv_base + instance.iteration
     state.phases[j, row.phase] -= 1
-    _release(state, j, slot, row.base + instance.iteration - 1)
+    _release(state, j, slot, row.kv_base + instance.iteration - 1)
 
 
 @inline
@@ -308,10 +308,10 @@ def _end_chunk(state: Any, j: int, slot: int) -> None:
         _release(state, j, slot, row.prompt)
         return
     row.decoding = 1
-    row.base = state.requests[i].input + out - instance.iteration
+    row.kv_base = state.requests[i].input + out - instance.iteration
     row.end = instance.iteration + state.requests[i].output - out
-    row.phase = (1 - row.base) % block_tokens
+    row.phase = (1 - row.kv_base) % block_tokens
     instance.decoding += 1
-    instance.kv_tokens += row.base + instance.iteration
+    instance.kv_tokens += row.kv_base + instance.iteration
     state.phases[j, row.phase] += 1
     heap.push(state.slots[j], instance, slot)

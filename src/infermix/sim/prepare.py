@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from infermix import jit
 from infermix.arrays import Floats
 from infermix.route.view import FleetView
 from infermix.sim.state import INSTANCE, NONE, POOL, REQUEST, SLOT, PoolSpec, State
@@ -17,16 +18,21 @@ def make_state(requests: Requests, specs: list[PoolSpec], typical_output: Floats
     slots = np.zeros((len(instances), max(s.max_num_seqs for s in specs)), dtype=SLOT)
     slots["free"] = np.arange(slots.shape[1])
     return State(
-        requests=_request_rows(requests, u),
-        pools=_pool_rows(specs),
+        requests=_for_kernel(_request_rows(requests, u)),
+        pools=_for_kernel(_pool_rows(specs)),
         tables=np.stack([_tables([s.decode_s for s in specs]), _tables([s.mixed_s for s in specs])]),
-        instances=instances,
-        slots=slots,
+        instances=_for_kernel(instances),
+        slots=_for_kernel(slots),
         next_s=np.full(len(instances), np.inf),
         phases=np.zeros((len(instances), max(s.block_tokens for s in specs)), dtype=np.int32),
         serves=np.ascontiguousarray([s.serves for s in specs], dtype=np.bool_),
         typical_output=typical_output,
     )
+
+
+def _for_kernel(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """Rows whose fields are attributes: Numba gives that to any record array, plain Python needs a view."""
+    return rows if jit.ENABLED else rows.view(np.recarray)
 
 
 def make_view(state: State, share: Floats) -> FleetView:

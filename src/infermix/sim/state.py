@@ -73,7 +73,7 @@ SLOT = np.dtype(
     [
         ("request", "i4"), ("position", "i4"),   # tokens of the prompt that are in the KV cache
         ("prompt", "i4"), ("chunk", "i4"),       # prompt length; tokens read in this step
-        ("base", "i8"),                          # KV tokens read in step j: base + j
+        ("kv_base", "i8"),                       # KV tokens read in step j: kv_base + j
         ("end", "i8"),                           # iteration at which the last token is out
         ("phase", "i4"), ("decoding", "i4"),     # takes a new block in step j when j % block_tokens == phase
         ("previous", "i4"), ("next", "i4"), ("heap_place", "i4"),
