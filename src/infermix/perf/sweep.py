@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -13,7 +14,6 @@ from infermix.catalog.load import Catalog
 from infermix.catalog.load import catalog as packaged
 from infermix.catalog.records import Chip, Model, System
 from infermix.errors import InfermixError
-from infermix.perf.breakdown import bound_by
 from infermix.perf.deployment import Deployment, best_weights, check_deployment
 from infermix.perf.layouts import fitting, telling
 from infermix.perf.memory import kv_tokens_left
@@ -93,7 +93,8 @@ def sweep_everything(chips: list[str], models: list[str], wish: Wish, done: Prog
             done(n, len(chips))
         return rows
     by_chip: dict[str, list[Row]] = {}
-    with ProcessPoolExecutor(workers) as pool:
+    # fresh processes: forking beside threads (of a progress bar, say) can hang
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         waiting = {pool.submit(_of_chip, chip, models, wish): chip for chip in chips}
         for n, future in enumerate(as_completed(waiting), 1):
             by_chip[waiting[future]] = future.result()
@@ -142,10 +143,10 @@ def pair(catalog: Catalog, chip: Chip, system: System | None, model: Model, wish
         return
     curves = [x for x in found if isinstance(x, Points)]
     fastest = min(((c, int(np.argmin(c.tpot_s))) for c in curves), key=lambda x: x[0].tpot_s[x[1]])
-    yield _row(*fastest, wish, "speed")
+    yield _row(*fastest, "speed")
     cheapest = [(c, i) for c in curves if (i := _cheapest(c, wish)) is not None]
     if cheapest:
-        yield _row(*min(cheapest, key=lambda x: x[0].chip_s_per_mtok[x[1]]), wish, "cost")
+        yield _row(*min(cheapest, key=lambda x: x[0].chip_s_per_mtok[x[1]]), "cost")
 
 
 def _cheapest(curve: Points, wish: Wish) -> int | None:
@@ -173,10 +174,11 @@ def _candidates(
     if missing := missing_figures(base):
         yield f"no step time, the catalogue lacks {', '.join(missing)}"
         return
-    curves = [curve for d in telling(base) if not missing_figures(d) and (curve := points(d, load)) is not None]
+    held = telling(base)
+    curves = [curve for d in held if not missing_figures(d) and (curve := points(d, load)) is not None]
     yield from curves
     if not curves:
-        yield _too_large(base, load)
+        yield _too_large(base, load, fitting(base) if held else [])
 
 
 def a_deployment(catalog: Catalog, system: System, model: Model, wish: Wish) -> Deployment:
@@ -195,15 +197,15 @@ def a_deployment(catalog: Catalog, system: System, model: Model, wish: Wish) -> 
     )
 
 
-def _too_large(base: Deployment, load: Load) -> str:
+def _too_large(base: Deployment, load: Load, held: list[Deployment]) -> str:
     need, d = load.input_tokens + load.output_tokens, base
-    held = [kv_tokens_left(x) for x in fitting(base)]
     if held:
-        return f"a request of {need:,} tokens exceeds the {max(held):,} KV tokens left on {d.system.id}"
+        left = max(kv_tokens_left(x) for x in held)
+        return f"a request of {need:,} tokens exceeds the {left:,} KV tokens left on {d.system.id}"
     return f"{d.model.id} in {d.weights} does not fit on {d.system.id}, nor on several in the layouts looked at"
 
 
-def _row(curve: Points, i: int, wish: Wish, best_for: str) -> Row:
+def _row(curve: Points, i: int, best_for: str) -> Row:
     d = curve.deployment
     low, high = speed_interval(d)
     speed = 1.0 / float(curve.tpot_s[i])
@@ -224,7 +226,7 @@ def _row(curve: Points, i: int, wish: Wish, best_for: str) -> Row:
         tokens_per_s_user_low=low * speed,
         tokens_per_s_user_high=high * speed,
         chip_s_per_mtok_output=float(curve.chip_s_per_mtok[i]),
-        kv_tokens_left=kv_tokens_left(d),
-        bound=bound_by(d, int(curve.batch[i]), wish.load.context),
+        kv_tokens_left=curve.kv_tokens_left,
+        bound=curve.bound(i),
         confidence=confidence(d),
     )
