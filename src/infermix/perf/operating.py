@@ -44,7 +44,8 @@ class Points:
     tokens_per_s
         Output of the whole batch while it decodes [tokens/s].
     chip_s_per_mtok
-        Chip-seconds for a million output tokens, the reading of their prompts included [s].
+        Chip-seconds for a million output tokens, the reading of their prompts included, and the chips of whole
+        systems that no instance fits on [s].
     ttft_s
         Time to first token when idle [s].
     kv_tokens_left
@@ -122,8 +123,20 @@ def points(d: Deployment, load: Load, batches: Floats = BATCHES) -> Points | Non
         first = float(bases.lone @ chunks.counts) + _beside_s(terms, chunks, load.cached_tokens)
     else:
         first = ttft_s(d, load.input_tokens, load.cached_tokens)
-    cost: Floats = d.chips * busy / load.output_tokens * 1e6
+    cost: Floats = bought_chips(d) * busy / load.output_tokens * 1e6
     return Points(grown, load, batch, tpot, batch / tpot, cost, first, left, bases.collectives)
+
+
+def bought_chips(d: Deployment) -> float:
+    """Chips that are paid for to run one instance: its own, and its share of those left over in whole systems.
+
+    >>> from infermix.catalog.load import catalog
+    >>> from infermix.fleet import PoolRow, make_deployment
+    >>> row = PoolRow(system="gb200-nvl72", instances=1, tp=64)
+    >>> bought_chips(make_deployment(catalog(), row, "llama-3.3-70b", "here"))
+    72.0
+    """
+    return d.system.chips * d.systems_per_instance / d.instances_per_system
 
 
 def for_groups(d: Deployment) -> Deployment:

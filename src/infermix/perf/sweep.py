@@ -55,6 +55,28 @@ class Row(msgspec.Struct, kw_only=True, omit_defaults=True):
     bound: str = ""
     confidence: str = ""
     reason: str = ""
+    reason_kind: str = ""
+    """One of ``REASONS``."""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a chip has no operating point: one of ``REASONS``, and a sentence."""
+
+    kind: str
+    text: str
+
+
+REASONS = {
+    "no_speed": "no speed of a language model can be told",
+    "no_system": "no system with the chip is known",
+    "figures": "the catalogue lacks figures",
+    "wired": "wired for another model",
+    "context": "the request is longer than the model's context",
+    "memory": "the model does not fit",
+    "room": "the model fits, the request does not",
+    "input": "the options do not go with the chip or the model",
+}
+"""Kinds of reasons why there is no speed."""
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,14 +88,12 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     spec: Speculation | None = None
     least_tokens_per_s_user: float = 0.0
     """The cheapest point must be at least this fast for each user."""
-    system: str = ""
-    """One system instead of the one that stands for its chip."""
 
 
 def sweep(catalog: Catalog, chips: Iterable[Chip], models: Iterable[Model], wish: Wish) -> Iterator[Row]:
     """Rows of every pair, chips outermost."""
     known = list(models)
-    systems = _systems_by_chip(catalog)
+    systems = systems_by_chip(catalog)
     for chip in chips:
         standing = usual_system(catalog, chip, systems.get(chip.id, []))
         for model in known:
@@ -107,7 +127,8 @@ def _of_chip(chip: str, models: list[str], wish: Wish) -> list[Row]:
     return list(sweep(facts, [facts.chips[chip]], [facts.models[id_] for id_ in models], wish))
 
 
-def _systems_by_chip(catalog: Catalog) -> dict[str, list[System]]:
+def systems_by_chip(catalog: Catalog) -> dict[str, list[System]]:
+    """Systems of each chip."""
     found: dict[str, list[System]] = {}
     for system in catalog.systems.values():
         found.setdefault(system.chip, []).append(system)
@@ -133,52 +154,50 @@ def usual_system(catalog: Catalog, chip: Chip, systems: list[System]) -> System 
 
 def pair(catalog: Catalog, chip: Chip, system: System | None, model: Model, wish: Wish) -> Iterator[Row]:
     """The fastest and the cheapest point of one chip with one model, or one row with the reason."""
-    try:
-        found = list(_candidates(catalog, chip, system, model, wish))
-    except InfermixError as fault:
-        yield Row(chip=chip.id, model=model.id, system=system.id if system else "", reason=str(fault))
+    found = curves(catalog, chip, system, model, wish)
+    if isinstance(found, Refusal):
+        place = system.id if system else ""
+        yield Row(chip=chip.id, model=model.id, system=place, reason=found.text, reason_kind=found.kind)
         return
-    if isinstance(found[0], str):
-        yield Row(chip=chip.id, model=model.id, system=system.id if system else "", reason=found[0])
-        return
-    curves = [x for x in found if isinstance(x, Points)]
-    fastest = min(((c, int(np.argmin(c.tpot_s))) for c in curves), key=lambda x: x[0].tpot_s[x[1]])
+    yield from best(found, wish.least_tokens_per_s_user)
+
+
+def best(found: list[Points], least_tokens_per_s_user: float = 0.0) -> Iterator[Row]:
+    """The fastest of these points, and the cheapest where one is fast enough."""
+    fastest = min(((c, int(np.argmin(c.tpot_s))) for c in found), key=lambda x: x[0].tpot_s[x[1]])
     yield _row(*fastest, "speed")
-    cheapest = [(c, i) for c in curves if (i := _cheapest(c, wish)) is not None]
+    cheapest = [(c, i) for c in found if (i := _cheapest(c, least_tokens_per_s_user)) is not None]
     if cheapest:
         yield _row(*min(cheapest, key=lambda x: x[0].chip_s_per_mtok[x[1]]), "cost")
 
 
-def _cheapest(curve: Points, wish: Wish) -> int | None:
+def _cheapest(curve: Points, least_tokens_per_s_user: float) -> int | None:
     """Index of the point with least chip time that is fast enough."""
-    able = 1.0 / curve.tpot_s >= wish.least_tokens_per_s_user
+    able = 1.0 / curve.tpot_s >= least_tokens_per_s_user
     return int(np.argmin(np.where(able, curve.chip_s_per_mtok, np.inf))) if able.any() else None
 
 
-def _candidates(
-    catalog: Catalog, chip: Chip, system: System | None, model: Model, wish: Wish
-) -> Iterator[Points | str]:
-    """Curves of every layout that holds a request, or one reason."""
-    if chip.no_speed:
-        yield chip.no_speed
-        return
-    if system is None or not chip.efficiency:
-        yield "no system with this chip is known" if chip.efficiency else "no family tells what this chip reaches"
-        return
+def curves(catalog: Catalog, chip: Chip, system: System | None, model: Model, wish: Wish) -> list[Points] | Refusal:
+    """Operating points of every layout that holds a request, or why none does."""
     load = wish.load
+    if chip.no_speed:
+        return Refusal("no_speed", chip.no_speed)
+    if not chip.efficiency:
+        return Refusal("figures", "no family tells what this chip reaches of its peaks")
+    if system is None:
+        return Refusal("no_system", "no system with this chip is known")
     if load.input_tokens + load.output_tokens > model.max_context:
-        yield f"the request exceeds the model's context of {model.max_context:,} tokens"
-        return
+        return Refusal("context", f"the request exceeds the model's context of {model.max_context:,} tokens")
     base = a_deployment(catalog, system, model, wish)
-    check_deployment(base)
+    try:
+        check_deployment(base)
+    except InfermixError as fault:
+        return Refusal("wired" if chip.only_models else "input", str(fault))
     if missing := missing_figures(base):
-        yield f"no step time, the catalogue lacks {', '.join(missing)}"
-        return
+        return Refusal("figures", f"no step time, the catalogue lacks {', '.join(missing)}")
     held = telling(base)
-    curves = [curve for d in held if not missing_figures(d) and (curve := points(d, load)) is not None]
-    yield from curves
-    if not curves:
-        yield _too_large(base, load, fitting(base) if held else [])
+    found = [curve for d in held if not missing_figures(d) and (curve := points(d, load)) is not None]
+    return found or _too_large(base, load, fitting(base) if held else [])
 
 
 def a_deployment(catalog: Catalog, system: System, model: Model, wish: Wish) -> Deployment:
@@ -197,12 +216,13 @@ def a_deployment(catalog: Catalog, system: System, model: Model, wish: Wish) -> 
     )
 
 
-def _too_large(base: Deployment, load: Load, held: list[Deployment]) -> str:
+def _too_large(base: Deployment, load: Load, held: list[Deployment]) -> Refusal:
     need, d = load.input_tokens + load.output_tokens, base
     if held:
         left = max(kv_tokens_left(x) for x in held)
-        return f"a request of {need:,} tokens exceeds the {left:,} KV tokens left on {d.system.id}"
-    return f"{d.model.id} in {d.weights} does not fit on {d.system.id}, nor on several in the layouts looked at"
+        return Refusal("room", f"a request of {need:,} tokens exceeds the {left:,} KV tokens left on {d.system.id}")
+    said = f"{d.model.id} in {d.weights} does not fit on {d.system.id}, nor on several in the layouts looked at"
+    return Refusal("memory", said)
 
 
 def _row(curve: Points, i: int, best_for: str) -> Row:
