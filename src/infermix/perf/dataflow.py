@@ -61,7 +61,7 @@ def mixed_s(d: Deployment, tokens: Floats) -> Floats:
     microbatch = np.minimum(MICROBATCHES[:, None], each[None, :])
     best: Floats = ((layers + np.ceil(verified / MICROBATCHES[:, None])) * stage_s(d, microbatch)).min(axis=0)
     least: Floats = decode_s(d, drafted) - _beside_s(d)
-    return np.maximum(best, least) + _beside_s(d)
+    return np.maximum(best + draft_s(d, drafted), least) + _beside_s(d)
 
 
 def kv_s(d: Deployment) -> float:

@@ -66,18 +66,18 @@ def activation_bytes(deployment: Deployment) -> float:
     return d.chips * (d.max_batched_tokens / d.dp * per_token) + logits
 
 
-def kv_replication(deployment: Deployment) -> float:
+def kv_replication(deployment: Deployment, *, sliding: bool = False) -> float:
     """How often a group of ``tp`` chips stores each KV head; MLA's latent cannot be split, so every chip has it."""
     d = deployment
     if d.is_pipeline:
         return 1.0
-    return float(d.tp) if shape.is_mla(d.model) else max(1.0, d.tp / d.model.kv_heads)
+    return float(d.tp) if shape.is_mla(d.model) else max(1.0, d.tp / shape.heads_of(d.model, sliding).kv)
 
 
 def sequences_bytes(deployment: Deployment) -> float:
     """What ``max_num_seqs`` sequences keep whatever their length: windows and states [bytes]."""
     d = deployment
-    windows = kv_replication(d) * model_cost.window_bytes(d.model, d.kv)
+    windows = kv_replication(d, sliding=True) * model_cost.window_bytes(d.model, d.kv)
     return d.max_num_seqs * (windows + model_cost.state_bytes_per_sequence(d.model))
 
 

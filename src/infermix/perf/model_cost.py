@@ -24,6 +24,9 @@ ACTIVATION_BYTES = 2.0
 VOCABULARY_BYTES = 2.0
 """Vocabulary matrices stay in 16 bits."""
 
+ROUTER_BYTES = 2.0
+"""So do routers."""
+
 STATE_BYTES = 4.0
 """States of linear attention and state-space models are kept in fp32."""
 
@@ -82,11 +85,11 @@ def weight_parts(model: Model, weights: str) -> WeightBytes:
     count, each = shape.blocks(model), BYTES_PER_WEIGHT[stored(model, weights)]
     mixers = count.attention * shape.attention_weights(model) + count.linear * model.linear_weights
     mlp = count.dense * shape.dense_mlp_weights(model, model.ffn)
-    mlp += count.moe * (shape.shared_expert_weights(model) + shape.router_weights(model))
+    mlp += count.moe * shape.shared_expert_weights(model)
     experts = count.moe * model.experts * shape.expert_weights(model)
     return WeightBytes(
         mixers=mixers * each,
-        mlp=mlp * each,
+        mlp=mlp * each + count.moe * shape.router_weights(model) * ROUTER_BYTES,
         experts=experts * BYTES_PER_WEIGHT[weights],
         head=shape.head_weights(model) * VOCABULARY_BYTES,
         embedding=shape.embedding_weights(model) * VOCABULARY_BYTES,

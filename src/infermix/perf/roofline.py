@@ -53,18 +53,18 @@ def mixed_s(d: Deployment, tokens: Floats, *, spread: bool = True) -> Floats:
     if d.pp == 1:
         return steady + draft_s(d, drafted)
     entered = [(d.pp + n - 1) / d.pp * stack_s(d, verified / n, spread=spread).total for n in range(1, d.pp + 1)]
-    soonest: Floats = fullest_stage(d) * np.minimum.reduce(entered) + _beside_s(d, verified)
+    soonest: Floats = fullest_stage(d) * np.minimum.reduce(entered) + _beside_s(d, verified, spread=spread)
     return np.maximum(steady, soonest) + draft_s(d, drafted)
 
 
 def base_s(d: Deployment, tokens: Floats, *, spread: bool = True) -> Floats:
     """Seconds of a step of so many tokens, every stage at work on a microbatch of its own [s]."""
-    return fullest_stage(d) * stack_s(d, tokens / d.pp, spread=spread).total + _beside_s(d, tokens)
+    return fullest_stage(d) * stack_s(d, tokens / d.pp, spread=spread).total + _beside_s(d, tokens, spread=spread)
 
 
-def _beside_s(d: Deployment, tokens: Floats) -> Floats:
+def _beside_s(d: Deployment, tokens: Floats, *, spread: bool = True) -> Floats:
     """Vocabulary projection, host, and hops between stages [s]."""
-    sent = np.ceil(tokens / d.pp / d.dp) * d.model.hidden * model_cost.ACTIVATION_BYTES
+    sent = np.ceil(tokens / d.pp / (d.dp if spread else 1)) * d.model.hidden * model_cost.ACTIVATION_BYTES
     hops = (d.pp - 1) * comm.hop_s(d, sent) if d.pp > 1 else 0.0
     return head_s(d) + hops + 0.0 * tokens
 
@@ -113,7 +113,9 @@ def per_seq_s(d: Deployment) -> float:
     peak = ops.peak_flop_per_s(d.chip, "bf16")[0]
     logits = width * 2.0 * d.model.hidden * d.model.vocab / (d.tp * d.dp * f["gemm_flop"].value * peak)
     states = 2 * model_cost.state_bytes_per_sequence(d.model)
-    reach = (model_cost.reach_bytes_per_sequence(d.model, d.kv) - states) * kv_replication(d) + states
+    windows = model_cost.window_bytes(d.model, d.kv)
+    chosen = model_cost.reach_bytes_per_sequence(d.model, d.kv) - windows - states
+    reach = windows * kv_replication(d, sliding=True) + chosen * kv_replication(d) + states
     return logits + reach / (d.chips * _attention_rate(d))
 
 
