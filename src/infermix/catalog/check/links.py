@@ -36,8 +36,9 @@ PCIe of 16 lanes at 16, 32 and 64 GT/s, encoding not taken off."""
 
 INFINITY_FABRIC = (50.0, 64.0, 76.8)
 """GB/s of one Infinity Fabric link in one direction on CDNA 2, 3 and 4."""
-NIC_GBIT_PER_S = (25, 50, 100, 200, 400, 800, 1600, 2400, 3200)
-"""What network adapters beside one chip add up to."""
+NIC_GBIT_PER_S = (25, 50, 100, 200, 400, 800)
+NEW_NIC_GBIT_PER_S, NEW_NIC_YEAR = (1600, 2400), 2026
+"""What network adapters beside one chip add up to; beyond 800 Gbit/s since ConnectX-9 and MI455X, of 2026."""
 
 _TIMES = re.compile(r"(\d+)\s*x\s*(?:QSFP-DD\s*)?(\d+)\s*(?:G|GbE)\b")
 _FEWER = re.compile(r"\((\d+) in node")
@@ -119,7 +120,7 @@ def infinity_fabric_is_made_of_links(facts: Facts) -> Iterator[Fault]:
         stated = re.search(r"(\d+) links", chip.link)
         numbers = [int(stated[1])] if stated else range(1, 9)
         if chip.link_domain_chips and "full mesh" in chip.link:
-            numbers = [int(chip.link_domain_chips.value) - 1]
+            numbers = [max(1, int(chip.link_domain_chips.value) - 1)]
         rates = [n * each * GBYTE for n in numbers for each in INFINITY_FABRIC]
         if not any(abs(rate.value / each - 1.0) <= 0.01 for each in rates):
             yield facts.fault(
@@ -137,14 +138,16 @@ def adapters_have_their_rates(facts: Facts) -> Iterator[Fault]:
     """Network adapters come in powers of two of Ethernet lanes: another rate is one in bytes taken for bits."""
     for id_, chip in facts.chips.items():
         rate = chip.scaleout_bytes_per_s
-        if rate and not any(abs(rate.value * 8e-9 / each - 1.0) <= SLACK for each in NIC_GBIT_PER_S):
+        year = re.search(r"\d{4}", chip.year)
+        rates = NIC_GBIT_PER_S + (NEW_NIC_GBIT_PER_S if not year or int(year[0]) >= NEW_NIC_YEAR else ())
+        if rate and not any(abs(rate.value * 8e-9 / each - 1.0) <= SLACK for each in rates):
             yield facts.fault(
                 "adapters_have_their_rates",
                 f"chips/{id_}",
                 "scaleout_bytes_per_s",
                 "no network adapters add up to it",
                 value=f"{rate.value * 8e-9:,.4g} Gbit/s",
-                allowed=f"{', '.join(map(str, NIC_GBIT_PER_S))} Gbit/s",
+                allowed=f"{', '.join(map(str, rates))} Gbit/s",
                 mend="GB or Gbit?",
             )
 

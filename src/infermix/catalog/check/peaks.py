@@ -11,6 +11,13 @@ from infermix.catalog.check.nodes import node_of, silicon_m2
 from infermix.catalog.records import Chip, Figure
 
 PEAKS = {"bf16_flop_per_s": 16, "fp8_flop_per_s": 8, "int8_op_per_s": 8, "fp4_flop_per_s": 4}
+PAIRS = (
+    ("bf16_flop_per_s", "fp8_flop_per_s"),
+    ("fp8_flop_per_s", "fp4_flop_per_s"),
+    ("bf16_flop_per_s", "int8_op_per_s"),
+    ("int8_op_per_s", "fp4_flop_per_s"),
+)
+SMALL_FAMILY, MOST_OF_FAMILY = 4, 0.75
 RATIO_SLACK = 0.07
 """Published pairs are rounded, or stated at slightly different clocks."""
 SISTER_SLACK = 1.3
@@ -18,30 +25,50 @@ SISTER_SLACK = 1.3
 
 
 def narrow_rates_are_small_multiples(facts: Facts) -> Iterator[Fault]:
-    """Halving the width of a multiplier doubles its rate or leaves it: a ratio of 4 is a sparse rate over a dense."""
+    """Halving the width of a multiplier doubles its rate or leaves it: a ratio of 4 is a sparse rate over a dense.
+
+    Where a vendor's family agrees on one of the two, its chips have that one: they share the multiplier.
+    """
     for id_, chip in facts.chips.items():
-        for wide, narrow, allowed in (
-            ("bf16_flop_per_s", "fp8_flop_per_s", (1, 2)),
-            ("fp8_flop_per_s", "fp4_flop_per_s", (1, 2)),
-            ("bf16_flop_per_s", "int8_op_per_s", (1, 2)),
-            ("int8_op_per_s", "fp4_flop_per_s", (1, 2)),
-        ):
-            over, under = getattr(chip, narrow), getattr(chip, wide)
-            if (wide == "int8_op_per_s" and chip.fp8_flop_per_s) or not over or not under or not under.value:
+        for wide, narrow in PAIRS:
+            ratio = _ratio(chip, wide, narrow)
+            if ratio is None or (wide == "int8_op_per_s" and chip.fp8_flop_per_s):
                 continue
-            ratio = over.value / under.value
-            if all(abs(ratio / each - 1.0) > RATIO_SLACK for each in allowed):
-                suspect, other = (narrow, wide) if ratio > max(allowed) else (wide, narrow)
+            usual = _of_family(facts, chip, wide, narrow)
+            allowed = (1.0, 2.0) if usual is None else (usual,)
+            if not any(_near(ratio, each) for each in allowed):
+                doubled = _near(2 * ratio, min(allowed))
+                suspect, other = (wide, narrow) if doubled else (narrow, wide)
                 yield facts.fault(
                     "narrow_rates_are_small_multiples",
                     f"chips/{id_}",
                     suspect,
                     f"{narrow} is {ratio:.3g} times {wide}",
                     value=getattr(chip, suspect),
-                    allowed=" or ".join(map(str, allowed)),
+                    allowed=" or ".join(f"{each:.3g}" for each in allowed) + (" as in its family" if usual else ""),
                     mend="is one of the two a sparse rate?",
                     others=(f"chips/{id_}/{other}",),
                 )
+
+
+def _ratio(chip: Chip, wide: str, narrow: str) -> float | None:
+    over, under = getattr(chip, narrow), getattr(chip, wide)
+    return over.value / under.value if over and under and under.value else None
+
+
+def _near(ratio: float, other: float) -> bool:
+    return abs(ratio / other - 1.0) <= RATIO_SLACK
+
+
+def _of_family(facts: Facts, chip: Chip, wide: str, narrow: str) -> float | None:
+    """1 or 2 where at least four, and three quarters of the chip's family have that ratio, else nothing."""
+    kin = [c for c in facts.chips.values() if (c.vendor, c.efficiency) == (chip.vendor, chip.efficiency) and c != chip]
+    ratios = [ratio for each in kin if (ratio := _ratio(each, wide, narrow))]
+    for usual in (1.0, 2.0):
+        alike = sum(_near(ratio, usual) for ratio in ratios)
+        if alike >= MOST_OF_FAMILY * len(ratios) and alike >= SMALL_FAMILY:
+            return usual
+    return None
 
 
 def peaks_fit_on_the_die(facts: Facts) -> Iterator[Fault]:

@@ -23,6 +23,7 @@ class Excused(msgspec.Struct, frozen=True, kw_only=True):
 
     rule: str
     figure: str
+    value: float
     source: str
     reason: str
 

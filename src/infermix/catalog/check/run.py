@@ -166,15 +166,15 @@ def faults_of(facts: Facts, day: datetime.date) -> tuple[list[Fault], list[Excus
     """What the rules find in well-formed facts: faults that stand, and the exceptions that were needed."""
     found = [fault for rule in RULES for fault in rule(facts)]
     found += [fault for dated in DATED_RULES for fault in dated(facts, day)]
-    return _excuse(found)
+    return _excuse(facts, found)
 
 
-def _excuse(found: Iterable[Fault]) -> tuple[list[Fault], list[Excuse]]:
+def _excuse(facts: Facts, found: Iterable[Fault]) -> tuple[list[Fault], list[Excuse]]:
     by_place = {(each.rule, each.figure): each for each in EXCUSES}
     stand, used = [], []
     for fault in found:
         excuse = by_place.get((fault.rule, f"{fault.record}/{fault.field}"))
-        if excuse:
+        if excuse and excuse.covers(facts.figures[excuse.figure].figure.value):
             used.append(excuse)
         else:
             stand.append(fault)
