@@ -59,6 +59,14 @@ def test_systems_add_up_their_chips() -> None:
     assert "systems/h200-x8/power_w" in found.figures and "chips/h200-sxm/mem_bytes" in found.figures
 
 
+def test_powers_on_different_bases_have_no_ratio() -> None:
+    it = next(system.id for system in FACTS.systems.values() if system.power_w and system.power_basis == "it")
+    chip = next(system.id for system in FACTS.systems.values() if system.power_w and system.power_basis == "chip")
+    for names, told in (([it, chip], False), (["h200-x8", "h100-x8"], True)):
+        power = next(item for item in compare(names).rows if item.name == "power_w")
+        assert None not in power.values and power.ratios[0] == 1.0 and (power.ratios[1] is not None) == told
+
+
 def test_models_are_compared_by_size_and_cache() -> None:
     found = compare(["gpt-oss-120b", "meta-llama/Llama-3.1-8B"])
     assert found.ids == ("gpt-oss-120b", "llama-3.1-8b")

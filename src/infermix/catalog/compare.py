@@ -70,7 +70,8 @@ def compare(names: Sequence[str], catalog: Catalog | None = None) -> Comparison:
     part, records = _records(facts, names)
     columns = [_column(facts, part, record) for record in records]
     order = sorted({name for column in columns for name in column}, key=_ORDER.index)
-    rows = tuple(_row(name, [column.get(name) for column in columns], _UNITS_OF_DERIVED) for name in order)
+    bases = [getattr(record, "power_basis", "") for record in records]
+    rows = tuple(_row(name, [column.get(name) for column in columns], bases) for name in order)
     return Comparison(
         part=part,
         ids=tuple(record.id for record in records),
@@ -207,15 +208,20 @@ def _with_units(made: Iterable[tuple[str, Value | None]]) -> _Column:
     return {name: (value, _UNITS_OF_DERIVED[name]) for name, value in made if value is not None}
 
 
-def _row(name: str, found: Sequence[tuple[Value, str] | None], derived: Iterable[str]) -> Row:
+_OF_POWER = ("power_w", "flop_per_joule")
+
+
+def _row(name: str, found: Sequence[tuple[Value, str] | None], bases: Sequence[str]) -> Row:
+    """One row; powers on different bases (chip, IT, facility) have no ratio."""
     values = tuple(item[0].value if item else None for item in found)
+    alike = [name not in _OF_POWER or basis == bases[0] for basis in bases]
     return Row(
         name=name,
         unit=next(item[1] for item in found if item),
         values=values,
         kinds=tuple(item[0].kind if item else "" for item in found),
-        ratios=tuple(_ratios(values)),
-        derived=name in set(derived),
+        ratios=tuple(ratio if same else None for ratio, same in zip(_ratios(values), alike, strict=True)),
+        derived=name in _UNITS_OF_DERIVED,
     )
 
 
