@@ -22,6 +22,7 @@ from infermix.rng import u01
 LAWS = ("poisson", "gamma", "weibull")
 MAX_CV = 30.0
 """Beyond this nearly all gaps are nothing and the law says no more than that."""
+FIRST_BLOCK = 512
 BLOCK = 32768
 """Gaps drawn at a time: the working arrays stay in cache, and sums do not depend on the horizon."""
 _ATTEMPTS = 20
@@ -139,12 +140,15 @@ def law_arrivals(law: Arrivals, rate_per_s: float, horizon_s: float, seed: int, 
 
 
 def renewal(gaps: Callable[[Ints], Floats], first_s: float, horizon_s: float) -> Floats:
-    """Arrivals in [0, horizon) of which the first comes at ``first_s``; gap i is ``gaps([i])``."""
-    now, low, blocks = first_s, 0, [np.array([first_s])]
+    """Arrivals in [0, horizon) of which the first comes at ``first_s``; gap i is ``gaps([i])``.
+
+    Blocks grow from ``FIRST_BLOCK`` to ``BLOCK`` gaps.
+    """
+    now, low, size, blocks = first_s, 0, FIRST_BLOCK, [np.array([first_s])]
     while now < horizon_s:
-        times = np.cumsum(gaps(np.arange(low, low + BLOCK)))
+        times = np.cumsum(gaps(np.arange(low, low + size)))
         times += now
-        now, low = float(times[-1]), low + BLOCK
+        now, low, size = float(times[-1]), low + size, min(2 * size, BLOCK)
         blocks.append(times)
     arrival = np.concatenate(blocks)
     return arrival[: np.searchsorted(arrival, horizon_s)]

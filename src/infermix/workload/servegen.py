@@ -203,8 +203,6 @@ def _selected(table: pl.DataFrame, select: Mapping[str, list[str]], where: str) 
                     mend=near_miss(value, known),
                 )
         table = table.filter(pl.col(name).cast(pl.String).is_in(values))
-    if table.height == 0:
-        raise InputError("no client is left", where=f"{where}: only", value=dict(select), mend="ask for less at once")
     return table
 
 
@@ -232,7 +230,7 @@ def _lengths(
     """
     import polars as pl
 
-    clients = active["client"].unique()
+    clients = active["client"].unique().to_list()
     table = (
         pl.scan_parquet(file)
         .filter((pl.col("category") == category) & (pl.col("model") == model) & pl.col("client").is_in(clients))
