@@ -177,6 +177,8 @@ SLIPS = [  # what, file, (pattern, replacement), record, field, rule
      "operator_cost_usd_per_hour", "systems_follow_from_chips"),
     ("power of chips called that of systems", SYSTEM.format("tpu-v5e"), (r'power_basis = "chip"', 'power_basis = "it"'),
      "systems/tpu-v5e-x1", "power_basis", "power_says_what_it_includes"),
+    ("a power without its basis", SYSTEM.format("h200-sxm"), (r'^power_basis = "it"\n', ""), "systems/h200-x8",
+     "power_basis", "power_states_its_basis"),
     ("power that does not follow", SYSTEM.format("h200-sxm"), value("power_w", "12000", was="10200"),
      "systems/h200-x8", "power_w", "systems_follow_from_chips"),
     ("rent that does not follow", SYSTEM.format("h200-sxm"), value("rent_usd_per_hour", "29", was="28"),

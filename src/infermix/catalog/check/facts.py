@@ -44,6 +44,8 @@ class Facts:
     sources: dict[str, Source] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     """File of every record that was met, malformed ones too, by ``part/id``."""
+    stated: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Keys that the table of each system holds: what a record leaves out has its default."""
     malformed: list[Fault] = field(default_factory=list)
 
     def parts(self) -> dict[str, dict[str, msgspec.Struct]]:
@@ -156,6 +158,7 @@ def _read_systems(facts: Facts, folder: Traversable) -> None:
             continue
         for table in raw.get("system", []):
             key = f"systems/{table.get('id', '')}"
+            facts.stated.setdefault(key, frozenset(table))
             _keep(facts, facts.systems, key, file, partial(record, System, table, file))
 
 

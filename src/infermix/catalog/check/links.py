@@ -23,16 +23,16 @@ class Rate(NamedTuple):
 
 
 GENERATIONS = (
+    (r"\bNVLink2\b", 150),
     (r"\bNVLink3\b", 300),
     (r"\bNVLink4\b", 450),
     (r"\bNVLink5\b", 900),
     (r"\bNVLink6\b", 1800),
-    (r"^PCIe4\b", 32),
-    (r"^PCIe5\b", 64),
-    (r"^PCIe6\b", 128),
 )
-"""GB/s of one chip in one direction: NVLink3 12 links x 25, NVLink4 18 x 25, NVLink5 18 x 50, NVLink6 18 x 100;
-PCIe of 16 lanes at 16, 32 and 64 GT/s, encoding not taken off."""
+"""GB/s of one chip in one direction: NVLink2 6 links x 25, NVLink3 12 x 25, NVLink4 18 x 25, NVLink5 18 x 50, NVLink6
+18 x 100."""
+PCIE_LANE = {"3": 1, "4": 2, "5": 4, "6": 8}
+"""GB/s of one PCI Express lane in one direction (8, 16, 32, 64 GT/s, encoding not taken off); 16 unless said."""
 
 INFINITY_FABRIC = (50.0, 64.0, 76.8)
 """GB/s of one Infinity Fabric link in one direction on CDNA 2, 3 and 4."""
@@ -40,6 +40,7 @@ NIC_GBIT_PER_S = (25, 50, 100, 200, 400, 800)
 NEW_NIC_GBIT_PER_S, NEW_NIC_YEAR = (1600, 2400), 2026
 """What network adapters beside one chip add up to; beyond 800 Gbit/s since ConnectX-9 and MI455X, of 2026."""
 
+_PCIE = re.compile(r"^PCI ?e(?:xpress)? ?([3-6])\b(?: x(\d+))?", re.IGNORECASE)
 _TIMES = re.compile(r"(\d+)\s*x\s*(?:QSFP-DD\s*)?(\d+)\s*(?:G|GbE)\b")
 _FEWER = re.compile(r"\((\d+) in node")
 _LANES = re.compile(r"(\d+) C2C links x\s*(\d+) lanes (\d+)G")
@@ -54,16 +55,19 @@ def stated_rate(chip: Chip) -> Rate | None:
     """What the chip's link carries in one direction, where its text tells.
 
     >>> from infermix.catalog.load import catalog
-    >>> stated_rate(catalog().chips["h200-sxm"]).high / 1e9
-    450.0
+    >>> stated_rate(catalog().chips["h200-sxm"]).because
+    'NVLink4 carries 450 GB/s each way'
     """
     text = chip.link
     if cut := _CUT.search(text):
         each = float(cut[1]) * GBYTE / 2
         return _about(each, f"export limits count both directions, so {said(each, 'byte/s')} each way")
     for pattern, rate in GENERATIONS:
-        if re.search(pattern, text):
-            return _about(rate * GBYTE, f"{re.search(pattern, text)[0]} carries {rate} GB/s each way")  # type: ignore[index]
+        if named := re.search(pattern, text):
+            return _about(rate * GBYTE, f"{named[0]} carries {rate} GB/s each way")
+    if lanes := _PCIE.search(text):
+        rate = PCIE_LANE[lanes[1]] * int(lanes[2] or 16)
+        return _about(rate * GBYTE, f"{lanes[0]} carries {rate} GB/s each way")
     if both := _BOTH.search(text):
         each = float(both[1]) * {"GB": GBYTE, "TB": 1e12}[both[2]] / 2
         return _about(each, f"{both[0]} is {said(each, 'byte/s')} each way")

@@ -68,6 +68,22 @@ def power_says_what_it_includes(facts: Facts) -> Iterator[Fault]:
             )
 
 
+def power_states_its_basis(facts: Facts) -> Iterator[Fault]:
+    """Chip, IT and facility power differ by half: a power without its basis cannot be added to another."""
+    for id_, system in facts.systems.items():
+        if system.power_w and "power_basis" not in facts.stated.get(f"systems/{id_}", ("power_basis",)):
+            yield facts.fault(
+                "power_states_its_basis",
+                f"systems/{id_}",
+                "power_basis",
+                "is not stated beside the power",
+                value=system.power_w,
+                allowed="chip, it or facility",
+                mend="state it",
+                others=(f"systems/{id_}/power_w",),
+            )
+
+
 def output_costs_no_less_than_input(facts: Facts) -> Iterator[Fault]:
     """An output token takes a pass of its own, input tokens share one: no vendor sells output for less."""
     for id_, price in facts.prices.items():

@@ -39,10 +39,10 @@ processors. Arithmetic per watt: Qualcomm AI 100 (N7), Trillium (N5 class), Rubi
 
 _NAMES = (
     (r"28 ?nm", "28nm"),
-    (r"\b1[246] ?nm", "16nm"),
-    (r"\bN7", "n7"),
+    (r"\b1[246] ?nm|\b12FF", "16nm"),
+    (r"\bN7|\b8N|\b7 ?nm", "n7"),
     (r"\bN6", "n6"),
-    (r"\bSF4|\b4N|\bN[45]", "n5"),
+    (r"\bSF[45]|\b4N|\bN[45]", "n5"),
     (r"\bN3", "n3"),
     (r"\bN2", "n2"),
 )

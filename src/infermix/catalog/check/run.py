@@ -93,6 +93,7 @@ RULES: tuple[Rule, ...] = (
     links.links_do_not_outrun_memory,
     money.offers_have_the_figures_of_their_basis,
     money.power_says_what_it_includes,
+    money.power_states_its_basis,
     money.output_costs_no_less_than_input,
     money.token_prices_keep_their_multiple,
     money.rents_repay_the_price,
