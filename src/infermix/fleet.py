@@ -28,9 +28,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     def systems(self) -> int:
         """Whole systems that the instances take."""
         d = self.deployment
-        return (
-            self.instances * d.systems_per_instance if d.is_pipeline else -(-self.instances // d.instances_per_system)
-        )
+        return -(-self.instances // d.instances_per_system) * d.systems_per_instance
 
 
 class Fleet(msgspec.Struct, frozen=True):

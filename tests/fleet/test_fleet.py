@@ -34,8 +34,8 @@ def test_faults_are_told_with_the_row() -> None:
     assert "f.toml: fleet.a" in served and "'chta'" in served and "did you mean 'chat'?" in served
     for count in (0, -1):
         assert f"f.toml: fleet.a: instances must be 1 or more; got {count}" in refusal(instances=count)
-    assert "pp above 1" in refusal(pp=2) and "ep above 1" in refusal(ep=2)
-    assert "speculative" in refusal(spec="eagle") and "prefill" in refusal(role="prefill")
+    for row, must in (({"spec": "eagle:2"}, "speculative decoding"), ({"role": "prefill"}, "prefill or decode")):
+        assert "f.toml: fleet.a" in refusal(**row) and must in refusal(**row) and "\n" not in refusal(**row)
     assert "did you mean 'llama-3.1-8b'?" in refusal(model="llama-3.1-9b")
 
 
@@ -48,9 +48,10 @@ def test_stages_default_to_the_fewest_that_fit() -> None:
     ("row", "must"),
     [
         ({"system": "h100-x8", "tp": 3}, "tp must divide the attention heads; got 3"),
-        ({"system": "h100-x8", "tp": 16}, "exceeds the chips of one system; got 16"),
-        ({"system": "h100-x8", "tp": 4, "dp": 4}, "exceeds the chips of one system; got 16"),
-        ({"system": "h100-x8", "tp": -1}, "tp and dp must be 1 or more"),
+        ({"system": "h100-x8", "tp": 4, "dp": 3}, "tp x pp x dp does not fill whole systems; got 12"),
+        ({"system": "h100-x8", "tp": 8, "pp": 33}, "pp exceeds the layers; got 33"),
+        ({"system": "h100-x8", "tp": 8, "ep": 8}, "ep is for models with experts; got 8"),
+        ({"system": "h100-x8", "tp": -1}, "tp, pp, dp and ep must be 1 or more"),
         ({"system": "h100-x8", "stages": 2}, "stages is for SRAM machines"),
         ({"system": "cs3", "stages": 0}, "stages missing"),
         ({"system": "h100-x8", "weights": "fp3"}, "unknown weight dtype; got 'fp3'"),
@@ -76,13 +77,16 @@ def test_layouts_that_do_not_go_with_the_machine(row: dict[str, Any], must: str)
         ({"system": "h100-x8", "dp": 8, "instances": 3}, 3),
         ({"system": "h100-x1", "instances": 5}, 5),
         ({"system": "cs3", "stages": 4, "instances": 3}, 12),
+        ({"system": "h100-x8", "tp": 8, "pp": 2, "instances": 3}, 6),
+        ({"system": "h100-x8", "tp": 16, "instances": 2}, 4),
+        ({"system": "h100-x8", "tp": 2, "pp": 2, "instances": 3}, 2),
     ],
 )
 def test_money_is_spent_on_whole_systems(row: dict[str, Any], systems: int) -> None:
     pool = fleet(a=row).pools[0]
     assert pool.systems == systems
     d = pool.deployment
-    chips = d.stages * d.system.chips if d.is_pipeline else d.tp * d.dp
+    chips = d.stages * d.system.chips if d.is_pipeline else d.tp * d.pp * d.dp
     assert d.chips == chips and systems * d.system.chips >= pool.instances * chips
 
 
@@ -91,6 +95,10 @@ def test_a_row_without_layout_takes_the_whole_system() -> None:
     assert (d.tp, d.dp, d.stages) == (8, 1, 0)
     d = fleet(a={"system": "h100-x8", "dp": 4, "instances": 1}).pools[0].deployment
     assert (d.tp, d.dp) == (2, 4)
+    d = fleet(a={"system": "h100-x8", "pp": 2, "instances": 1}).pools[0].deployment
+    assert (d.tp, d.pp, d.dp, d.ep) == (4, 2, 1, 1)
+    d = fleet(model="gpt-oss-120b", a={"system": "h100-x8", "dp": 8, "ep": 8, "instances": 1}).pools[0].deployment
+    assert (d.tp, d.pp, d.dp, d.ep) == (1, 1, 8, 8)
 
 
 def test_shares_are_by_class_and_pool() -> None:

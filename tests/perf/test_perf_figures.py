@@ -9,12 +9,16 @@ import msgspec
 import numpy as np
 import pytest
 
+from infermix.catalog import shape
 from infermix.catalog.query import find_chip, find_model
-from infermix.perf import comm, dataflow, model_cost, ops
-from infermix.perf.memory import activation_bytes, capacity_bytes, kv_blocks, kv_replication, kv_tokens_left
+from infermix.perf import comm, dataflow, model_cost, ops, roofline
+from infermix.perf.deployment import BYTES_PER_KV, BYTES_PER_WEIGHT
 from infermix.perf.idle import ttft_s
+from infermix.perf.memory import activation_bytes, capacity_bytes, kv_blocks, kv_replication, kv_tokens_left
+from infermix.perf.predict import predict
+from infermix.perf.specdec import Speculation
 from infermix.perf.table import compile_table, step_time_s
-from tests.perf.deployments import CAT, MODELS, deploy, scaled, with_efficiency
+from tests.perf.deployments import CAT, MODELS, deploy, scaled, with_chip, with_efficiency
 
 
 @pytest.mark.parametrize(
@@ -47,31 +51,22 @@ def test_experts_touched_is_the_mean_of_uniform_draws() -> None:
 def test_parameters_are_those_published(name: str) -> None:
     """Norms and biases are left out: well below half a percent."""
     model = find_model(name)
-    assert model_cost.parameters(model) == pytest.approx(model.params.value, rel=0.005)
-    if model.params_claimed is not None:
-        assert model_cost.parameters(model) == pytest.approx(model.params_claimed.value, rel=0.02)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_arithmetic_is_two_operations_for_every_active_parameter(name: str) -> None:
-    model = find_model(name)
-    active = model_cost.flop_per_token(model) / 2 + model_cost.head_weights(model)
-    assert active == pytest.approx(model.active_params.value, rel=0.002)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_kv_elements_are_those_of_the_catalogue(name: str) -> None:
-    model = find_model(name)
-    assert model.layers * model_cost.kv_bytes_per_layer(model, "int8") == model.kv_elements_per_token.value
+    assert shape.parameters(model) == pytest.approx(model.params.value, rel=0.005)
+    assert shape.active_parameters(model) == pytest.approx(model.active_params.value, rel=0.005)
+    assert shape.kv_elements_per_token(model) == pytest.approx(model.kv_elements_per_token.value, rel=1e-6)
     assert model_cost.kv_bytes_per_layer(model, "bf16") == 2 * model_cost.kv_bytes_per_layer(model, "fp8")
 
 
 def test_published_sizes_of_models() -> None:
     """Llama papers and the gpt-oss model card (table of parameters and checkpoint sizes)."""
-    assert model_cost.parameters(find_model("llama-3.1-8b")) == pytest.approx(8.03e9, rel=1e-3)
-    assert model_cost.parameters(find_model("llama-3.1-70b")) == pytest.approx(70.55e9, rel=1e-3)
-    assert model_cost.parameters(find_model("llama-3.1-405b")) == pytest.approx(405.85e9, rel=1e-3)
-    assert model_cost.parameters(find_model("mixtral-8x7b")) == pytest.approx(46.7e9, rel=1e-3)
+    assert shape.parameters(find_model("deepseek-v3")) == pytest.approx(671e9, rel=1e-3)
+    assert shape.active_parameters(find_model("deepseek-v3")) == pytest.approx(37e9, rel=0.02)
+    assert shape.parameters(find_model("kimi-k2")) == pytest.approx(1.03e12, rel=0.01)
+    assert shape.parameters(find_model("qwen3-next-80b-a3b")) == pytest.approx(79.7e9, rel=0.01)
+    assert shape.parameters(find_model("llama-3.1-8b")) == pytest.approx(8.03e9, rel=1e-3)
+    assert shape.parameters(find_model("llama-3.1-70b")) == pytest.approx(70.55e9, rel=1e-3)
+    assert shape.parameters(find_model("llama-3.1-405b")) == pytest.approx(405.85e9, rel=1e-3)
+    assert shape.parameters(find_model("mixtral-8x7b")) == pytest.approx(46.7e9, rel=1e-3)
     assert model_cost.weight_bytes(find_model("gpt-oss-120b"), "mxfp4") == pytest.approx(60.8 * 2**30, rel=0.01)
     assert model_cost.weight_bytes(find_model("gpt-oss-20b"), "mxfp4") == pytest.approx(12.8 * 2**30, rel=0.01)
 
@@ -80,10 +75,23 @@ def test_mxfp4_is_for_experts_and_vocabulary_is_always_bf16() -> None:
     dense, moe = find_model("llama-3.1-8b"), find_model("gpt-oss-120b")
     assert model_cost.weight_bytes(dense, "mxfp4") == model_cost.weight_bytes(dense, "bf16")
     assert model_cost.weight_bytes(moe, "mxfp4") < 0.3 * model_cost.weight_bytes(moe, "bf16")
+    assert model_cost.weight_bytes(dense, "int4") < 0.4 * model_cost.weight_bytes(dense, "bf16")
+    assert model_cost.weight_parts(moe, "int4") == model_cost.weight_parts(moe, "mxfp4")
     for weights in ("mxfp4", "nvfp4", "fp8", "int4", "fp32"):
-        assert model_cost.bytes_per_weight(weights, "vocabulary") == 2
-    assert model_cost.bytes_per_weight("mxfp4", "experts") == 4 / 8 + 1 / 32
-    assert model_cost.bytes_per_weight("nvfp4", "attention") == 4 / 8 + 1 / 16
+        parts = model_cost.weight_parts(moe, weights)
+        assert parts.head == parts.embedding == 2 * 201_088 * 2880
+    assert BYTES_PER_WEIGHT["mxfp4"] == BYTES_PER_WEIGHT["int4"] == 4 / 8 + 1 / 32
+    assert BYTES_PER_WEIGHT["nvfp4"] == BYTES_PER_KV["nvfp4"] == 4 / 8 + 1 / 16
+
+
+def test_routers_stay_in_bf16() -> None:
+    """36 of 2880 x 128 in gpt-oss, whatever the rest is in."""
+    moe, router = find_model("gpt-oss-120b"), 36 * 2880 * 128
+    free = msgspec.structs.replace(moe, experts=0, active_experts=0, moe_layers=0, dense_layers=0, mlp_layers=0)
+    for weights, each in (("fp8", 1), ("mxfp4", 2), ("fp32", 4)):
+        assert model_cost.weight_parts(moe, weights).mlp == 2 * router
+        assert model_cost.weight_parts(free, weights).mixers == model_cost.weight_parts(moe, weights).mixers
+        assert model_cost.weight_parts(moe, weights).mixers == each * 36 * shape.attention_weights(moe)
 
 
 def test_kv_of_one_token_and_of_one_long_context() -> None:
@@ -91,7 +99,7 @@ def test_kv_of_one_token_and_of_one_long_context() -> None:
     assert model_cost.kv_bytes_per_token(llama, "bf16") == 327_680
     assert 100_000 * model_cost.kv_bytes_per_token(llama, "bf16") == pytest.approx(33e9, rel=0.01)
     assert 100_000 * model_cost.kv_bytes_per_token(llama, "fp8") == pytest.approx(16e9, rel=0.03)
-    assert model_cost.full_layers(oss) == 18
+    assert model_cost.attention_kinds(oss) == (18, 18, 0)
     windows = model_cost.kv_bytes_per_sequence(oss, "bf16")
     assert windows == 18 * 128 * 2 * 8 * 64 * 2
     assert 100_000 * model_cost.kv_bytes_per_token(oss, "bf16") + windows == pytest.approx(3.7e9, rel=0.01)
@@ -203,11 +211,111 @@ def test_reading_is_a_small_part_of_a_layer_in_sram() -> None:
 
 
 def test_all_reduce_by_hand() -> None:
-    chip, hopper = find_chip("h100-sxm"), CAT.efficiencies["hopper"]
+    """NVSwitch adds up on the way: 1.042 of a link."""
+    d = deploy("h100-x8", "llama-3.1-8b", tp=8)
     moved = np.array([0.0, 1e6, 64e6])
-    assert comm.all_reduce_s(chip, hopper, 8, moved) == pytest.approx(3.1e-6 + 1.75 * moved / (1.042 * 450e9))
-    assert comm.all_reduce_s(chip, hopper, 2, moved) == pytest.approx(3.1e-6 + moved / (1.042 * 450e9))
-    assert not comm.all_reduce_s(chip, hopper, 1, moved).any()
+    assert comm.all_reduce_s(d, 8, moved) == pytest.approx(3.1e-6 + 1.75 * moved / (1.042 * 450e9))
+    assert comm.all_reduce_s(d, 2, moved) == pytest.approx(3.1e-6 + moved / (1.042 * 450e9))
+    assert not comm.all_reduce_s(d, 1, moved).any()
+
+
+def test_collectives_over_two_systems_by_hand() -> None:
+    """16 H100 in two boxes: 8 reduce inside, then each exchanges its eighth over its port of 50 GB/s, of which 0.8."""
+    d, moved = deploy("h100-x8", "gpt-oss-120b", dp=16, ep=16), np.array([0.0, 1e6])
+    f = {name: figure.value for name, figure in d.efficiency.figures.items()}
+    assert d.chip.scaleout_bytes_per_s is not None and d.chip.scaleout_bytes_per_s.value == 50e9
+    inside, across = 3.1e-6 + 1.75 * moved / (1.042 * 450e9), 10e-6 + moved / 8 / (0.8 * 50e9)
+    assert comm.all_reduce_s(d, 16, moved) == pytest.approx(inside + across)
+    inside = f["alltoall_start_s"] + moved * 7 / 16 / (f["alltoall_bytes"] * 450e9)
+    across = 10e-6 + moved * 8 / 16 / (0.8 * 50e9)
+    assert comm.all_to_all_s(d, 16, moved) == pytest.approx(inside + across)
+    assert comm.hop_s(d, moved) == pytest.approx(10e-6 + moved / (0.8 * 50e9))
+    apart = deploy("h100-x1", "gpt-oss-120b", dp=2, ep=2)
+    assert comm.all_reduce_s(apart, 2, moved) == pytest.approx(10e-6 + moved / (0.8 * 50e9)), "one chip a system"
+
+
+def test_published_figures_of_deepseek_v3() -> None:
+    """70,272 bytes of KV a token in bf16; 256 experts of 44 M; MLA's arithmetic for a decoding token."""
+    v3 = find_model("deepseek-v3")
+    assert model_cost.kv_bytes_per_token(v3, "bf16") == 61 * (512 + 64) * 2 == 70_272
+    assert model_cost.flop_per_read(v3) == 2 * 128 * (2 * 512 + 64) == 278_528
+    assert model_cost.flop_per_pair(v3) == 2 * 128 * (128 + 64 + 128)
+    assert shape.expert_weights(v3) == 3 * 7168 * 2048
+    assert shape.attention_weights(v3) == pytest.approx(187.1e6, rel=1e-3)
+    assert model_cost.weight_bytes(v3, "fp8") == pytest.approx(671.0e9 + 2 * 129_280 * 7168, rel=1e-3)
+    sparse = find_model("deepseek-v3.2")
+    assert model_cost.kv_bytes_per_token(sparse, "bf16") == 70_272 + 61 * 128
+    assert model_cost.context_bytes_per_token(sparse, "bf16") == 61 * 128
+    assert model_cost.reach_bytes_per_sequence(sparse, "bf16") == 2048 * 70_272
+
+
+def test_a_rank_sends_a_token_once_to_each_rank_that_it_needs() -> None:
+    """Of 8 experts on 32 ranks some share a rank: 7.2 copies, in 8 bits there and 16 back."""
+    d = deploy("h200-x8", "deepseek-v3", dp=32, ep=32)
+    f = {name: figure.value for name, figure in d.efficiency.figures.items()}
+    copies = 32 * (1 - (31 / 32) ** 8)
+    assert copies == pytest.approx(7.18, abs=0.01)
+    sent = 4 * copies * 7168 * np.array([1.0, 2.0])
+    rates = sent * 7 / 32 / (f["alltoall_bytes"] * 450e9) + sent * 24 / 32 / (0.8 * 50e9)
+    starts = 2 * (f["alltoall_start_s"] + f["internode_start_s"])
+    moved = roofline.stack_s(d, np.array([4.0 * 32])).collectives[0]
+    assert moved == pytest.approx(58 * (starts + rates.sum()), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("system", "model", "options"),
+    [
+        ("h200-x8", "llama-3.1-70b", {"tp": 8}),
+        ("h200-x8", "deepseek-v3", {"dp": 16, "ep": 16, "kv": "fp8", "spec": Speculation("mtp", 1, 1.8)}),
+        ("h100-x8", "gpt-oss-120b", {"tp": 2, "pp": 2, "dp": 2, "ep": 4}),
+        ("cs3", "llama-3.1-70b", {"stages": 8, "spec": Speculation("eagle", 3, 2.4)}),
+        ("groq-v1-rack", "llama-3.1-8b", {"stages": 2, "weights": "int8"}),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_prediction_is_the_table_and_its_parts_add_up(
+    system: str, model: str, options: dict[str, Any], batch: int
+) -> None:
+    d = deploy(system, model, **options)
+    said, table = predict(d, batch=batch, input_tokens=1000, output_tokens=200), compile_table(d)
+    step = table.decode_s[batch] + batch * (table.per_seq_s + 1100 * table.kv_s)
+    assert said.fits and said.reason == "" and said.chips == d.chips
+    assert said.tpot_s * table.tokens_per_step == pytest.approx(step, rel=1e-9)
+    assert sum(said.parts_s.values()) == pytest.approx(step, rel=1e-9)
+    assert min(said.parts_s.values()) > 0
+    assert said.bound in {"weights", "kv", "compute", "links", "latency"}
+    assert said.tokens_per_s == pytest.approx(batch / said.tpot_s) and said.tokens_per_s_user == 1 / said.tpot_s
+    assert said.ttft_s == ttft_s(d, 1000)
+    assert said.low["tpot_s"] >= said.tpot_s >= said.high["tpot_s"]
+    assert said.low["ttft_s"] >= said.ttft_s >= said.high["ttft_s"]
+    cached = predict(d, batch=batch, input_tokens=1000, output_tokens=200, cached_tokens=900)
+    assert cached.ttft_s < said.ttft_s and cached.tpot_s == said.tpot_s
+
+
+def test_what_binds_a_step() -> None:
+    """Weights of a 405B read for few; arithmetic for many; KV for long contexts; launches of a small model."""
+
+    def bound(system: str, model: str, batch: int, tokens: int, **options: Any) -> str:
+        d = deploy(system, model, max_num_seqs=4096, **options)
+        return predict(d, batch=batch, input_tokens=tokens, output_tokens=2).bound
+
+    assert bound("h200-x8", "llama-3.1-405b", 1, 100, tp=8, weights="fp8") == "weights"
+    assert bound("h200-x8", "llama-3.1-8b", 2000, 10) == "compute"
+    assert bound("h200-x8", "llama-3.1-8b", 60, 10_000) == "kv"
+    assert bound("h200-x8", "qwen2.5-0.5b", 1, 100) == "latency"
+    assert bound("cs3", "llama-3.1-70b", 1, 1000, stages=4) == "latency"
+    far = find_chip("h100-sxm")
+    assert far.scaleout_bytes_per_s is not None
+    d = deploy("h100-x8", "llama-3.1-70b", tp=64, max_num_seqs=4096)
+    slow = with_chip(d, scaleout_bytes_per_s=scaled(far.scaleout_bytes_per_s, 0.01))
+    assert predict(slow, batch=512, input_tokens=10, output_tokens=2).bound == "links"
+
+
+def test_a_prediction_that_does_not_fit_says_so() -> None:
+    said = predict(deploy("h100-x1", "llama-3.1-70b"), batch=1, input_tokens=10, output_tokens=10)
+    assert not said.fits and "does not fit" in said.reason and math.isnan(said.tpot_s) and said.parts_s == {}
+    many = predict(deploy("h100-x1", "llama-3.1-8b"), batch=1000, input_tokens=1000, output_tokens=10)
+    assert not many.fits and "exceed" in many.reason and many.kv_tokens_left > 0
 
 
 def test_gemm_by_hand() -> None:
@@ -216,7 +324,7 @@ def test_gemm_by_hand() -> None:
     peak, name = ops.peak_flop_per_s(chip, "bf16")
     assert name == "bf16_flop_per_s"
     assert peak == pytest.approx(989e12, rel=0.01)
-    one, many = ops.gemm_s(chip, hopper, "bf16", "bf16", np.array([1.0, 8192.0]), 4096, 4096)
+    one, many = ops.gemm_s(chip, hopper, "bf16", np.array([1.0, 8192.0]), 4096, 4096)
     assert one == pytest.approx(2.4e-6 + 2 * (4096**2 + 8192) / (0.75 * 3.35e12))
     assert many == pytest.approx(2.4e-6 + 2 * 8192 * 4096**2 / (0.8 * peak))
 

@@ -190,7 +190,7 @@ def _pool(question: Question, proved: Proved, p: int) -> PoolPlan:
         kind=d.chip.kind,
         chips=pool.systems * d.system.chips,
         systems=pool.systems,
-        spare_instances=0 if pipeline else pool.systems * d.instances_per_system - pool.instances,
+        spare_instances=-pool.instances % d.instances_per_system,
         usd_per_hour=pool_cost(question, pool),
         basis=offer.price.basis,
         share_tokens=float((inputs[:, p].sum() + outputs[:, p].sum()) / (inputs.sum() + outputs.sum())),
