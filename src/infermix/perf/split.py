@@ -7,6 +7,8 @@ unless several batches are in flight, which raises throughput and leaves the tim
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 
@@ -14,7 +16,7 @@ from infermix.catalog import shape
 from infermix.errors import InputError, NoAnswer
 from infermix.perf import dataflow, model_cost, roofline
 from infermix.perf.deployment import Deployment, check_deployment
-from infermix.perf.memory import capacity_bytes, kv_replication
+from infermix.perf.memory import MOST_STAGES, capacity_bytes, kv_replication
 from infermix.perf.table import missing_figures
 
 
@@ -71,6 +73,12 @@ def split_speed(attention: Deployment, ffn: Deployment, *, batch: int, context: 
         network_s=network_s,
         kv_tokens_left=left,
     )
+
+
+def fewest_for_ffn(ffn: Deployment) -> int | None:
+    """Fewest SRAM machines in line that hold the feed-forward half; None if no number up to ``MOST_STAGES`` does."""
+    fewest = max(1, math.ceil(_ffn_bytes(ffn) / capacity_bytes(msgspec.structs.replace(ffn, stages=1))))
+    return fewest if fewest <= MOST_STAGES else None
 
 
 def _check(attention: Deployment, ffn: Deployment) -> None:
