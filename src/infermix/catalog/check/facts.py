@@ -72,9 +72,11 @@ class Facts:
     def is_malformed(self, key: str) -> bool:
         """Whether the record, or that of this figure, was met but could not be read: its fault is told already."""
         key = "/".join(key.split("/")[:2])
-        part, _, id_ = key.partition("/")
-        held = self.sources if part == "sources" else self.parts().get(part, {})
-        return key in self.files and id_ not in held
+        return key in self.files and key not in self._kept
+
+    @cached_property
+    def _kept(self) -> frozenset[str]:
+        return frozenset(key for key, _ in self.records()) | {f"sources/{id_}" for id_ in self.sources}
 
     def fault(
         self,

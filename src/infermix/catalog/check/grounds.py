@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from infermix.catalog.check.facts import Facts
 from infermix.catalog.check.fault import Fault
+from infermix.catalog.load import figures_of
 from infermix.errors import near_miss
 
 OWN_WORD = frozenset({"M", "IMX", "own"})
@@ -88,20 +89,17 @@ def derivations_can_be_followed(facts: Facts) -> Iterator[Fault]:
 def records_name_the_sources_of_their_figures(facts: Facts) -> Iterator[Fault]:
     """A chip's ``source`` is every source that the record rests on."""
     for id_, chip in facts.chips.items():
-        cited = {
-            source: place for place in facts.figures.values() if place.record == f"chips/{id_}"
-            for source in place.figure.source
-        }  # fmt: skip
-        for source, place in cited.items():
+        cited = {source: name for name, figure in figures_of(chip).items() for source in figure.source}
+        for source, name in cited.items():
             if source not in chip.source:
                 yield facts.fault(
                     "records_name_the_sources_of_their_figures",
                     f"chips/{id_}",
                     "source",
-                    f"leaves out what {place.field} rests on",
+                    f"leaves out what {name} rests on",
                     value=" ".join(chip.source),
                     allowed=f"{source} too",
-                    others=(place.id,),
+                    others=(f"chips/{id_}/{name}",),
                 )
 
 
