@@ -13,7 +13,7 @@ COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.1
 BENCHMARKS := $(filter-out benchmarks/fit_%,$(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help plan test check lint types contracts docs bench lock clean
+.PHONY: help plan test check lint types contracts docs coverage bench lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -47,6 +47,10 @@ contracts: $(VENV)/.dev
 docs: $(VENV)/.dev ## run the examples in docstrings and docs
 	@echo "test: examples in docstrings and docs"
 	@$(BIN)/python -m pytest --quiet --doctest-modules --doctest-glob='*.md' src docs $(wildcard README.md)
+
+coverage: $(VENV)/.dev ## lines that the tests reach, kernels as plain Python (about 20 minutes)
+	@INFERMIX_JIT=0 $(BIN)/python -m coverage run -m pytest --quiet --no-header -p no:cacheprovider
+	@$(BIN)/python -m coverage report --fail-under=90
 
 bench: $(VENV)/.dev ## run every benchmark; fails when a figure is over its bound
 	@status=0; for program in $(BENCHMARKS); do \

@@ -23,6 +23,8 @@ from tests.plan.questions import CHAT, RAW, study
 BUSY: dict[str, Any] = {**CHAT, "rate_per_s": 60.0}
 TIMES = ("plan_s", "prove_s")
 
+pytestmark = pytest.mark.compiled_only
+
 
 @pytest.fixture(scope="module")
 def made() -> Plan:

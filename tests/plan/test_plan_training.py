@@ -19,6 +19,8 @@ HELD = {"system": "h100-x1", "systems": 2}
 BUSY: dict[str, Any] = {**CHAT, "rate_per_s": 60.0}
 MARKET: dict[str, Any] = {"systems": ["h100-x1", "l40s-x1"], "supply": {"h100-x1": 5}}
 
+pytestmark = pytest.mark.compiled_only
+
 
 def asked(training: dict[str, Any], **more: Any) -> Question:
     return ask(study(**{"market": MARKET, "training": training, **more}))

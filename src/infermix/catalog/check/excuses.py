@@ -26,6 +26,7 @@ _MX4 = "Meta's table gives MX4 three times the rate of FP8 from MTIA 450 on"
 _GEFORCE = "on GeForce cards 16- and 8-bit floats run at half rate with 32-bit accumulation, integers and FP4 do not"
 _TENSTORRENT = "https://docs.tenstorrent.com/aibs/wormhole/specifications.html"
 _QUALCOMM = "https://quic.github.io/cloud-ai-sdk-pages/latest/Getting-Started/Architecture"
+_RUBIN = "the rack is recalled with 288 PFLOP/s BF16 beside the 1.2 EFLOP/s FP8 that the press bears out"
 _RATIO = "narrow_rates_are_small_multiples"
 
 EXCUSES = (
@@ -33,6 +34,7 @@ EXCUSES = (
     Excuse(_RATIO, "chips/gb300-nvl72/fp4_flop_per_s", 15e15, "S1", _ULTRA),
     Excuse(_RATIO, "chips/b300-sxm/int8_op_per_s", 153.5e12, "S1", _ULTRA),
     Excuse(_RATIO, "chips/gb300-nvl72/int8_op_per_s", 165e12, "S1", _ULTRA),
+    Excuse(_RATIO, "chips/vr200-nvl72/fp8_flop_per_s", 17.5e15, "M", _RUBIN),
     Excuse(_RATIO, "chips/mtia-450/fp4_flop_per_s", 21e15, "S30", _MX4),
     Excuse(_RATIO, "chips/mtia-500/fp4_flop_per_s", 30e15, "S30", _MX4),
     Excuse(

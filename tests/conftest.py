@@ -1,0 +1,46 @@
+"""What all tests share: without compilation, a test that takes too long is left where it stands.
+
+``INFERMIX_JIT=0`` runs the kernels as plain Python, some hundred times slower, so that their lines can be counted
+(``make coverage``). Tests that were written for compiled kernels then stop after some seconds and count as skipped;
+whole plans, which simulate in threads, are not started.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+
+from infermix import jit
+
+SECONDS = 4
+"""A test's time without compilation; ``@pytest.mark.uncompiled_s(N)`` allows N."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what needs compiled kernels where there are none."""
+    if jit.ENABLED:
+        return
+    for item in items:
+        if item.get_closest_marker("compiled_only"):
+            item.add_marker(pytest.mark.skip(reason="plans at full size need compiled kernels"))
+
+
+@pytest.fixture(autouse=True)
+def limited_without_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Skip what would take minutes in plain Python."""
+    if jit.ENABLED:
+        yield
+        return
+    mark = request.node.get_closest_marker("uncompiled_s")
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        pytest.skip("too long without compilation")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(mark.args[0] if mark else SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
