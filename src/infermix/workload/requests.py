@@ -99,6 +99,13 @@ def make_requests(
         priority=column(0, np.int8),  # type: ignore[arg-type]
         deadline_s=column(NO_DEADLINE, np.float64),  # type: ignore[arg-type]
     )
+    _check_rows(table, where)
+    return table
+
+
+def _check_rows(table: Requests, where: str) -> None:
+    """InputError for arrivals that descend or lengths that cannot be."""
+    arrival, n = table.arrival_s, len(table)
     if n and np.any(np.diff(arrival) < 0):
         row = int(np.argmax(np.diff(arrival) < 0)) + 1
         at = f"{where} row {row}"
@@ -112,4 +119,3 @@ def make_requests(
         row = int(np.argmax(table.cached_tokens >= table.input_tokens))
         held = int(table.cached_tokens[row])
         raise InputError("cached_tokens not below input_tokens", where=f"{where} row {row}", value=held)
-    return table

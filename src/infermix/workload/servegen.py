@@ -139,38 +139,17 @@ def _read(
 ) -> ClientPool:
     import polars as pl
 
-    select = {name: list(values) for name, values in wanted}
-    for name in select:
-        if name not in SELECT:
-            raise InputError(
-                f"only names {name}, which ServeGen does not have",
-                where=f"{where}: only",
-                value=name,
-                allowed=", ".join(SELECT),
-                mend=near_miss(name, SELECT),
-            )
-    table = _selected(pl.read_parquet(rates, columns=list(RATES)), select, f"{where}: {rates}")
-    models = table.select("category", "model").unique().sort("category", "model").rows()
-    if len(models) > 1:
-        named = ", ".join(f"{category}/{model}" for category, model in models)
-        raise InputError(
-            "several models",
-            where=f"{where}: {rates}",
-            value=named,
-            allowed="one",
-            mend=f'add only = {{ category = "{models[0][0]}", model = "{models[0][1]}" }}',
-        )
+    table = _selected(pl.read_parquet(rates, columns=list(RATES)), dict(wanted), where, str(rates))
+    category, model = _one_model(table, f"{where}: {rates}")
     starts = np.unique(table["window_start_s"].to_numpy())
     window = float(np.diff(starts).min()) if len(starts) > 1 else 600.0
     first, last = between_s or (float(starts[0]), float(starts[-1]) + window)
     active = table.filter(
         (pl.col("rate_rps") > 0) & (pl.col("window_start_s") >= first) & (pl.col("window_start_s") < last)
-    )
+    ).sort("window_start_s", "client")
     if active.height == 0:
         allowed = f"{starts[0]} to {starts[-1] + window:g} s"
         raise InputError("no client asks in this time", where=f"{where}: between_s", value=between_s, allowed=allowed)
-    active = active.sort("window_start_s", "client")
-    category, model = models[0]
     pdfs, index, repairs = _lengths(beside, active, category, model, where)
     weibull, shape = _laws(active, f"{where}: {rates}")
     return ClientPool(
@@ -188,21 +167,45 @@ def _read(
     )
 
 
-def _selected(table: pl.DataFrame, select: Mapping[str, list[str]], where: str) -> pl.DataFrame:
+def _one_model(table: pl.DataFrame, where: str) -> tuple[str, str]:
+    """The category and model of all rows; InputError where there are several."""
+    models = table.select("category", "model").unique().sort("category", "model").rows()
+    if len(models) > 1:
+        raise InputError(
+            "several models",
+            where=where,
+            value=", ".join(f"{category}/{model}" for category, model in models),
+            allowed="one",
+            mend=f'add only = {{ category = "{models[0][0]}", model = "{models[0][1]}" }}',
+        )
+    category, model = models[0]
+    return str(category), str(model)
+
+
+def _selected(table: pl.DataFrame, wanted: Mapping[str, tuple[str, ...]], where: str, file: str) -> pl.DataFrame:
+    """The rows with these categories, models and clients."""
     import polars as pl
 
-    for name, values in select.items():
+    for name, values in wanted.items():
+        if name not in SELECT:
+            raise InputError(
+                f"only names {name}, which ServeGen does not have",
+                where=f"{where}: only",
+                value=name,
+                allowed=", ".join(SELECT),
+                mend=near_miss(name, SELECT),
+            )
         known = [str(x) for x in table[name].unique().sort().to_list()]
         for value in values:
             if value not in known:
                 raise InputError(
                     f"no such {name}",
-                    where=f"{where}: only.{name}",
+                    where=f"{where}: {file}: only.{name}",
                     value=value,
                     allowed=", ".join(known[:12]) + (", …" if len(known) > 12 else ""),
                     mend=near_miss(value, known),
                 )
-        table = table.filter(pl.col(name).cast(pl.String).is_in(values))
+        table = table.filter(pl.col(name).cast(pl.String).is_in(list(values)))
     return table
 
 
