@@ -23,6 +23,7 @@ from infermix.perf.operating import BATCHES, Load, for_groups, points
 from infermix.perf.predict import Prediction, predict
 from infermix.perf.specdec import Speculation
 from infermix.perf.sweep import Wish, a_deployment, systems_by_chip, usual_system
+from infermix.perf.table import missing_figures
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,8 +225,7 @@ def answer(
 
 def operating_points(d: Deployment, ask: Ask) -> list[Point]:
     """The deployment at the batches that fit, the one asked for among them."""
-    batches = np.unique(np.append(BATCHES, float(ask.batch)))
-    curve = points(d, ask.load, batches)
+    curve = points(d, ask.load, np.unique(np.append(BATCHES, float(ask.batch))))
     if curve is None:
         return []
     columns = zip(curve.batch, curve.tpot_s, curve.tokens_per_s, curve.chip_s_per_mtok, strict=True)
@@ -239,6 +239,12 @@ def operating_points(d: Deployment, ask: Ask) -> list[Point]:
         )
         for batch, tpot, rate, cost in columns
     ]
+
+
+def other_layouts(d: Deployment, ask: Ask) -> list[tuple[Deployment, list[Point]]]:
+    """The other layouts worth asking about, each at the batches that fit."""
+    others = [x for x in telling(d) if x.layout != d.layout and not missing_figures(x)]
+    return [(x, found) for x in others if (found := operating_points(x, ask))]
 
 
 def _cost(d: Deployment, ask: Ask, now: Prediction, price: Price) -> Cost | None:
