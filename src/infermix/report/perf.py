@@ -101,7 +101,7 @@ def render_chips(found: Chips, model: Model) -> str:
         found=found,
         model=model,
         priced=priced,
-        kinds=[kind for kind in words.KINDS if any(words.kind_of(r.kind) == kind for r in found.rows)],
+        kinds=[kind for kind in words.KINDS if any(words.kind_of(r.kind) == kind for r in priced)],
         reasons={said: rows for said, rows in reasons.items() if rows},
         unpriced=_unpriced(found.rows),
         cheapest=min(priced, key=lambda r: r.usd_per_mtok_output or 0.0, default=None),
@@ -144,7 +144,8 @@ def roofline_chart(line: Roofline) -> Chart:
     """Arithmetic done against arithmetic for each byte: ceilings of the datasheet, and those reached dashed."""
     top = max(c.peak for c in line.ceilings)
     xs = [s.intensity for s in line.spots]
-    across = Axis(min(xs) / 2, max(*xs, 2.5 * top / line.bytes_per_s))
+    ridge = top / line.bytes_per_s
+    across = Axis(min(*xs, ridge / 2) / 2, max(*xs, 2.5 * ridge))
     up = Axis(min(s.flop_per_s for s in line.spots) / 2.5, 2.2 * top)
     curves, named = [], []
     for c in line.ceilings:
@@ -211,7 +212,7 @@ def curve_chart(found: Answer, ask: Ask) -> Chart:
     every = [(d.layout, d.chips, found.points), *others]
     xs = [p.tokens_per_s_user for _, _, pts in every for p in pts]
     ys = [p.tokens_per_s / chips for _, chips, pts in every for p in pts]
-    across, up = Axis(min(xs) / 1.15, max(xs) * 1.15), Axis(min(ys) / 1.3, max(ys) * 1.3)
+    across, up = _axis(min(xs) / 1.1, max(xs) * 1.1), _axis(min(ys) / 1.3, max(ys) * 1.3)
 
     def line(points: Sequence[Point], chips: int, style: str) -> Curve:
         return Curve(_line(across, up, ((p.tokens_per_s_user, p.tokens_per_s / chips) for p in points)), style)
@@ -242,6 +243,11 @@ def curve_chart(found: Answer, ask: Ask) -> Chart:
         marks=marks + [Mark(x, y, "spot end", layout) for layout, x, y in ends],
         labels=place_labels(named, [(m.x, m.y) for m in marks]),
     )
+
+
+def _axis(low: float, high: float) -> Axis:
+    """Logarithmic, but linear where a logarithm would have too few round values."""
+    return Axis(low, high, log=high / low > 5)
 
 
 def _speeds(p: Point) -> str:
