@@ -173,7 +173,8 @@ def test_every_system_runs_a_small_model_or_says_why_not_in_one_line(system: str
 def test_a_chip_with_a_model_in_its_wiring_runs_no_other() -> None:
     """And takes neither time nor room for weights; what its catalogue entry lacks is lent here by a wafer."""
     wired = next(system for system in CAT.systems.values() if CAT.chips[system.chip].only_models)
-    lent = {name: getattr(CAT.chips["wse3"], name) for name in ("bf16_flop_per_s", "sram_bytes", "sram_bytes_per_s")}
+    names = ("bf16_flop_per_s", "sram_bytes", "sram_bytes_per_s", "no_speed")
+    lent = {name: getattr(CAT.chips["wse3"], name) for name in names}
     with pytest.raises(NoAnswer, match=r"is wired for .* and runs no other model"):
         compile_table(with_chip(deploy(wired.id, "gpt-oss-120b"), **lent))
     d = with_chip(deploy(wired.id, CAT.chips[wired.chip].only_models[0], weights="int4"), **lent)
