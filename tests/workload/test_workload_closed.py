@@ -90,14 +90,32 @@ def test_requests_come_their_pause_after_their_parents_answer(agent: Path) -> No
     rows = ClosedLoop(work, 25, 16).rows(200.0, 5)
     assert rows.parent is not None and rows.think_s is not None
     service = {10: 2.0, 11: 1.0, 12: 3.0, 13: 4.0, 20: 1.0, 21: 6.0}
-    child = np.flatnonzero(rows.parent >= 0)
+    assert rows.session is not None
+    waits = (rows.parent >= 0) & (rows.session == rows.session[rows.parent])
+    child = np.flatnonzero(waits)
     mother = rows.parent[child]
     served = np.array([service[int(x)] for x in rows.input_tokens[mother]])
     assert rows.arrival_s[child] == pytest.approx(rows.arrival_s[mother] + served + rows.think_s[child])
-    assert np.array_equal(rows.session[child], rows.session[mother]) and len(child) > 100
+    assert len(child) > 100
     assert set(rows.input_tokens[mother].tolist()) == {10, 20}
-    orphans = rows.parent < 0
-    assert np.all(rows.think_s[orphans] == 0)
+    assert np.all(rows.think_s[~waits] == 0)
+
+
+def test_a_session_waits_for_the_one_that_had_its_place(agent: Path) -> None:
+    """Every session but the first of its place starts after the last request of another, which no other waits for."""
+    loop = ClosedLoop(stretches(read_trace(agent), 60.0), 25, 16)
+    rows = loop.rows(200.0, 5)
+    assert rows.parent is not None and rows.session is not None
+    heir = np.flatnonzero((rows.parent >= 0) & (rows.session != rows.session[rows.parent]))
+    assert len(heir) > 50
+    assert np.all(np.isin(rows.input_tokens[heir], (10, 13, 20)))
+    ended = rows.parent[heir]
+    assert len(set(ended.tolist())) == len(ended)
+    for last in ended:
+        mine = rows.session == rows.session[last]
+        assert rows.arrival_s[last] == rows.arrival_s[mine].max()
+    first = len(set(rows.session.tolist())) - len(heir)
+    assert first == 25
 
 
 def test_parents_survive_sorting_and_merging(agent: Path, tmp_path: Path) -> None:
@@ -108,10 +126,10 @@ def test_parents_survive_sorting_and_merging(agent: Path, tmp_path: Path) -> Non
     }
     for size in ({"horizon_s": 300.0}, {"requests": 500}):
         table = draw(classes, seed=2, base_dir=tmp_path, **size).requests  # type: ignore[arg-type]
-        child = np.flatnonzero(table.parent >= 0)
+        assert np.all(table.parent < np.arange(len(table)))
+        child = np.flatnonzero((table.parent >= 0) & (table.session == table.session[table.parent]))
         mother = table.parent[child]
-        assert len(child) > 20 and np.all(mother < child)
-        assert np.array_equal(table.session[child], table.session[mother])
+        assert len(child) > 20
         assert np.array_equal(table.class_id[child], table.class_id[mother])
         pairs = set(zip(table.input_tokens[mother].tolist(), table.input_tokens[child].tolist(), strict=True))
         assert pairs <= {(10, 11), (10, 12), (12, 13), (20, 21)}

@@ -12,6 +12,7 @@ import numpy as np
 
 from infermix.jit import inline, kernel
 from infermix.sim import heap
+from infermix.sim.closed import release_children
 from infermix.sim.kv import blocks_for, blocks_of_steps, steps_that_fit
 from infermix.sim.state import COMPLETED, IDLE, JUMP, MIXED, NONE, STARTED
 from infermix.sim.step import decode_jump_s, decode_step_s
@@ -287,6 +288,8 @@ def _release(state: Any, j: int, slot: int, held_tokens: int) -> None:
     state.requests[i].status = COMPLETED
     instance.inflight -= 1
     instance.context_tokens -= state.requests[i].input
+    if state.requests[i].child != NONE:
+        release_children(state, i, state.next_s[j])
 
 
 @inline

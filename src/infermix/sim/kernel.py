@@ -12,6 +12,7 @@ from infermix import jit
 from infermix.jit import inline, kernel
 from infermix.route.view import Ask, FleetView
 from infermix.sim.batch import count_steps, enqueue, finish, plan_steps, start
+from infermix.sim.closed import next_arrival, release_children, take
 from infermix.sim.kv import blocks_for, blocks_of_steps
 from infermix.sim.state import IDLE, JUMP, NONE, REFUSED, State
 from infermix.sim.step import decode_jump_s, steps_to_reach
@@ -83,9 +84,23 @@ def _ask(state: Any, i: int) -> Ask:
     whole: Any = np.int64
     c = whole(request.class_id)
     return Ask(
-        whole(i), c, whole(0), whole(NONE), request.arrival_s, whole(request.input), whole(request.cached),
+        whole(i), c, whole(0), whole(request.session), request.arrival_s, whole(request.input), whole(request.cached),
         state.typical_output[c], whole(0), np.inf, request.u,
     )  # fmt: skip
+
+
+@inline
+def route(state: Any, view: Any, policy: Any, i: int) -> None:
+    """Request i arrives: the policy is asked and its choice takes the request, or it is refused."""
+    if not mark_eligible(state, i):
+        state.requests[i].status = REFUSED
+        return
+    ask = _ask(state, i)
+    j = policy(view, ask)
+    if j < 0 or j >= len(state.instances) or not state.instances[j].eligible:
+        state.requests[i].status = REFUSED
+    else:
+        hand_over(state, view, i, j)
 
 
 def run_arrivals(state: State, view: FleetView, policy: Any, first: int, last: int, until_s: float) -> int:
@@ -97,16 +112,53 @@ def run_arrivals(state: State, view: FleetView, policy: Any, first: int, last: i
         for j in range(len(state.instances)):
             if state.next_s[j] <= now_s:
                 advance(state, j, now_s)
-        if not mark_eligible(state, i):
-            state.requests[i].status = REFUSED
-            continue
-        ask = _ask(state, i)
-        j = policy(view, ask)
-        if j < 0 or j >= len(state.instances) or not state.instances[j].eligible:
-            state.requests[i].status = REFUSED
-        else:
-            hand_over(state, view, i, j)
+        route(state, view, policy, i)
     return last
+
+
+def run_closed(state: State, view: FleetView, policy: Any, first: int, last: int, until_s: float) -> int:
+    """The same where answers bring further requests: in order of time over all instances.
+
+    ``first`` requests have arrived before; returns how many have when ``last`` have or none is left.
+    """
+    arrived = first
+    while arrived < last:
+        i = next_arrival(state)
+        now_s = state.requests[i].arrival_s if i != NONE else np.inf
+        j = _next_change(state, min(now_s, until_s))
+        if j != NONE:
+            if state.instances[j].doing != IDLE:
+                finish(state, j)
+            else:
+                start(state, j)
+        elif i == NONE or now_s > until_s:
+            break
+        else:
+            take(state, i)
+            arrived += 1
+            route(state, view, policy, i)
+            if state.requests[i].status == REFUSED:
+                release_children(state, i, now_s)
+    return arrived
+
+
+@inline
+def _next_change(state: Any, until_s: float) -> int:
+    """The instance whose step ends first, up to ``until_s``, or starts first, before it; -1 if none.
+
+    At equal times ends come before starts, and lower numbers first.
+    """
+    best, best_s, best_ends = NONE, np.inf, False
+    for j in range(len(state.instances)):
+        next_s = state.next_s[j]
+        if next_s > until_s or next_s > best_s or next_s == np.inf:
+            continue
+        ends = state.instances[j].doing != IDLE
+        if not ends and next_s == until_s:
+            continue
+        if next_s < best_s or (ends and not best_ends):
+            best, best_s, best_ends = j, next_s, ends
+    return best
 
 
 @kernel
@@ -139,9 +191,10 @@ def _stop_jump(state: Any, j: int, until_s: float) -> None:
 
 
 @cache
-def compiled_run(state_type: Any, view_type: Any, policy_type: Any) -> Callable[..., int]:
-    """``run_arrivals`` compiled once for any policy, and cached on disk."""
+def compiled_run(closed: bool, state_type: Any, view_type: Any, policy_type: Any) -> Callable[..., int]:
+    """``run_arrivals`` or ``run_closed`` compiled once for any policy, and cached on disk."""
+    run = run_closed if closed else run_arrivals
     if not jit.ENABLED:
-        return run_arrivals
+        return run
     integer, real = jit.type_of(0), jit.type_of(0.0)
-    return jit.compiled(run_arrivals, "int64", state_type, view_type, policy_type, integer, integer, real)
+    return jit.compiled(run, "int64", state_type, view_type, policy_type, integer, integer, real)

@@ -27,6 +27,8 @@ def make_state(requests: Requests, specs: list[PoolSpec], typical_output: Floats
         phases=np.zeros((len(instances), max(s.block_tokens for s in specs)), dtype=np.int32),
         serves=np.ascontiguousarray([s.serves for s in specs], dtype=np.bool_),
         typical_output=typical_output,
+        heap=np.zeros(int((requests.parent != NONE).sum()), dtype=np.int32),
+        counts=np.zeros(2, dtype=np.int64),
     )
 
 
@@ -55,8 +57,21 @@ def _request_rows(requests: Requests, u: Floats) -> npt.NDArray[np.void]:
     )
     rows["class_id"] = requests.class_id
     rows["first_s"] = rows["last_s"] = np.nan
-    rows["instance"] = rows["behind"] = NONE
+    rows["instance"] = rows["behind"] = rows["child"] = rows["sibling"] = NONE
+    rows["session"], rows["think_s"], rows["parent"] = requests.session, requests.think_s, requests.parent
+    _link_children(rows)
     return rows
+
+
+def _link_children(rows: npt.NDArray[np.void]) -> None:
+    """Parents name their first child, children the next one, in row order; nobody knows yet when they arrive."""
+    children = np.flatnonzero(rows["parent"] != NONE)
+    rows["arrival_s"][children] = np.inf
+    by_parent = children[np.argsort(rows["parent"][children], kind="stable")]
+    parents = rows["parent"][by_parent]
+    first = np.diff(parents, prepend=NONE) != 0
+    rows["child"][parents[first]] = by_parent[first]
+    rows["sibling"][by_parent[:-1][~first[1:]]] = by_parent[1:][~first[1:]]
 
 
 def _instance_rows(specs: list[PoolSpec]) -> npt.NDArray[np.void]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from infermix.route.view import Ask, FleetView
 from infermix.sim.kernel import compiled_run, drain
 from infermix.sim.prepare import make_state, make_view
 from infermix.sim.result import UNFINISHED, Run
-from infermix.sim.state import STARTED, PoolSpec, State
+from infermix.sim.state import NONE, STARTED, PoolSpec, State
 from infermix.workload.requests import Requests
 
 ARRIVALS_PER_CALL = 200_000
@@ -48,6 +49,9 @@ def simulate_pools(
     typical_output_tokens
         Mean output per class as a gateway would know it from history; the true means when left out.
 
+    Requests with a parent arrive ``think_s`` after its last token, whenever that is: the arrival times of the result
+    are those that came about, inf where the parent never ended.
+
     An interrupt (Ctrl-C) between batches of arrivals ends the run cleanly: what was simulated until then is returned
     with ``interrupted`` set.
     """
@@ -69,7 +73,8 @@ def _compile(state: State, view: FleetView, policy: str | Policy) -> tuple[Calla
     choice = find_policy(policy) if isinstance(policy, str) else policy
     view_type, ask_type = jit.type_of(view), jit.type_of(_EXAMPLE_ASK)
     function_type = jit.function_type("int64", view_type, ask_type)
-    run_arrivals = compiled_run(jit.type_of(state), view_type, function_type)
+    closed = bool((state.requests["parent"] != NONE).any())
+    run_arrivals = compiled_run(closed, jit.type_of(state), view_type, function_type)
     if jit.ENABLED:
         drain(make_state_like(state), -np.inf)
     return run_arrivals, compiled_policy(choice, view_type, ask_type)
@@ -109,7 +114,7 @@ def _result(requests: Requests, state: State, arrived: int, interrupted: bool, k
     last_s = mine["last_s"].copy()
     ends = last_s[np.isfinite(last_s)]
     return Run(
-        requests=requests,
+        requests=replace(requests, arrival_s=mine["arrival_s"].copy()),
         first_s=mine["first_s"].copy(),
         last_s=last_s,
         instance=mine["instance"].copy(),

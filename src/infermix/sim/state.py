@@ -23,6 +23,9 @@ UNFINISHED, COMPLETED, REFUSED, STARTED = 0, 1, 2, 3
 NONE = -1
 NO_CONTEXT_LIMIT = 2**62
 
+OPEN, WAITING = 0, 1
+"""Places in ``State.counts``: the next row without a parent that has not arrived, and the size of the heap."""
+
 REQUEST = np.dtype(
     [
         ("arrival_s", "f8"), ("first_s", "f8"), ("last_s", "f8"), ("u", "f8"),
@@ -30,6 +33,8 @@ REQUEST = np.dtype(
         ("generated", "i4"),  # tokens out before the last preemption
         ("behind", "i4"),     # next request in the waiting queue
         ("instance", "i4"), ("class_id", "i2"), ("status", "i2"),
+        ("session", "i4"), ("think_s", "f4"),
+        ("parent", "i4"), ("child", "i4"), ("sibling", "i4"),  # rows; children arrive after the parent's last token
     ],
     align=True,
 )  # fmt: skip
@@ -101,6 +106,9 @@ class State(NamedTuple):
     serves: Bools
     """[pool, class]"""
     typical_output: Floats
+    heap: npt.NDArray[np.int32]
+    """Rows whose parent has ended, as a heap by arrival."""
+    counts: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ LIBRARY = 4096
 class ClosedLoop:
     """``sessions`` places, each with one session at work after the other; ``key`` selects the streams.
 
-    The service time is the recorded one (nominal): a request comes when its parent's recorded
-    answer and the recorded pause are over, whatever a fleet would do.
+    Times in the table are nominal: a request comes when its parent's recorded answer and the recorded pause are
+    over. The simulator sets them anew: a request with a parent comes its pause after the answer that the fleet
+    gave, and the first of a session when the last answer of the session before it on its place is complete.
     """
 
     work: Stretches
@@ -56,10 +57,11 @@ class ClosedLoop:
 
         The loop is stationary: at time 0 each place is inside a session that was picked by its
         length, at a uniform point of it; the next session starts when its last answer is complete.
-        A request whose parent came before time 0 has none.
+        A request whose parent came before time 0 has none. The first request of a later session has the last one of
+        the session before it on the same place as its parent.
         """
-        _, picked, begin = self.schedule(horizon_s, seed)
-        return self._requests(picked, begin, horizon_s)
+        places, picked, begin = self.schedule(horizon_s, seed)
+        return self._requests(places, picked, begin, horizon_s)
 
     def schedule(self, horizon_s: float, seed: int) -> tuple[Ints, Ints, Floats]:
         """(place, stretch, time of its start) of every session that is at work in [0, horizon)."""
@@ -83,7 +85,7 @@ class ClosedLoop:
             np.concatenate([row[2] for row in found]),
         )
 
-    def _requests(self, picked: Ints, begin: Floats, horizon_s: float) -> Rows:
+    def _requests(self, places: Ints, picked: Ints, begin: Floats, horizon_s: float) -> Rows:
         work = self.work
         sizes = np.diff(work.start)[picked]
         first = np.cumsum(sizes) - sizes
@@ -97,6 +99,10 @@ class ClosedLoop:
         mother = parent[keep]
         mother = np.where(mother >= 0, place_of[mother], -1)
         kept = row[keep]
+        starts = np.where(
+            work.offset_s[kept] == 0.0, _last_before(places, number[keep].astype(np.int64), arrival[keep]), -1
+        )
+        mother = np.where((mother < 0) & (work.parent[kept] < 0), starts, mother)
         return Rows(
             arrival[keep],
             work.input_tokens[kept],
@@ -106,6 +112,20 @@ class ClosedLoop:
             mother.astype(np.int32),
             np.where(mother >= 0, work.think_s[kept], 0.0).astype(np.float32),
         )
+
+
+def _last_before(places: Ints, number: Ints, arrival_s: Floats) -> Ints:
+    """For every request the last request of the session that had its place before; -1 where there was none."""
+    last = np.full(len(places), -1, dtype=np.int64)
+    order = np.lexsort((arrival_s, number))
+    last[number[order]] = order
+    before = np.full(len(places), -1, dtype=np.int64)
+    held: dict[int, int] = {}
+    for session, place in enumerate(places.tolist()):
+        before[session] = held.get(place, -1)
+        if last[session] >= 0:
+            held[place] = int(last[session])
+    return before[number]
 
 
 def profile_stretches(profile: Profile, leave_after_s: float) -> Stretches:
