@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from infermix.arrays import Floats
@@ -43,7 +44,7 @@ def cut(input_tokens: int, cached_tokens: int, chunk: int) -> Chunks:
 def ttft_s(deployment: Deployment, input_tokens: int, cached_tokens: int = 0) -> float:
     """Unloaded time to first token [s]: the uncached prompt in chunks on an idle instance.
 
-    A lone prompt stays in one of ``dp`` groups, so the others do not help with it.
+    A lone prompt stays in one of ``dp`` groups, so the others do not help with it; nothing is drafted while it is read.
 
     Parameters
     ----------
@@ -52,6 +53,7 @@ def ttft_s(deployment: Deployment, input_tokens: int, cached_tokens: int = 0) ->
     """
     d = check_deployment(deployment)
     refuse_unfit(d)
+    d = msgspec.structs.replace(d, spec=None)
     chunks = cut(input_tokens, cached_tokens, d.max_batched_tokens)
     if d.is_pipeline:
         steps = dataflow.mixed_s(d, chunks.sizes)

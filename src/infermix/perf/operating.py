@@ -119,7 +119,7 @@ def points(d: Deployment, load: Load, batches: Floats = BATCHES) -> Points | Non
     kept = d.spec.accepted_per_step if d.spec else 1.0
     tpot: Floats = (bases.decode + batch * (terms.kv * load.context + terms.sequence)) / kept
     busy = _prompt_s(grown, load, bases.chunk, terms) + load.output_tokens * tpot / batch
-    if d.dp == 1:
+    if d.dp == 1 and d.spec is None:
         first = float(bases.lone @ chunks.counts) + _beside_s(terms, chunks, load.cached_tokens)
     else:
         first = ttft_s(d, load.input_tokens, load.cached_tokens)
