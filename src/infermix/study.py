@@ -19,6 +19,7 @@ from infermix.errors import InfermixError, InputError, located
 from infermix.fleet import Fleet, PoolRow, make_fleet
 from infermix.metrics.goodput import meets
 from infermix.metrics.latency import percentiles
+from infermix.perf.figures import of_deployment, with_roots
 from infermix.perf.table import compile_table
 from infermix.plan.problem import Study, load_study
 from infermix.plan.question import offered, open_facts
@@ -204,7 +205,21 @@ def summarise(
         "clipped": {name: n for name, n in drawn.clipped.items() if n},
         "promises_kept": all(row[key] >= row["promised"] for row in classes.values()),
         "usd_per_mtok": _usd_per_mtok(study, fleet, run),
+        "figures": _figures(study, fleet),
     }
+
+
+def _figures(study: Study, fleet: Fleet) -> list[str]:
+    """Ids of the catalogue figures that the fleet's speeds and prices came from."""
+    found = [id_ for pool in fleet.pools for id_ in of_deployment(pool.deployment)]
+    prices = study.market.prices if study.market else {}
+    for pool in fleet.pools:
+        system = pool.deployment.system
+        try:
+            found += hourly_price(system, study.cost_basis, study.cost, prices.get(system.id)).figures
+        except InfermixError:
+            continue
+    return with_roots(open_facts(study), found)
 
 
 def _class_row(study: Study, runs: dict[str, Run], c: int, name: str) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from infermix.cost.rent import Terms
 from infermix.errors import InputError, NoAnswer, near_miss
 from infermix.explore.apart import prefill_on, split_with
 from infermix.explore.chips import SORTS, Sort, compare, everything
-from infermix.explore.figures import with_roots
 from infermix.explore.point import Ask, answer, record
 from infermix.perf.deployment import BYTES_PER_KV, BYTES_PER_WEIGHT, MAX_BATCHED_TOKENS
+from infermix.perf.figures import with_roots
 from infermix.perf.operating import Load
 from infermix.perf.specdec import read_speculation
 from infermix.perf.sweep import Wish

@@ -7,8 +7,8 @@ import msgspec
 from infermix.catalog.load import Catalog
 from infermix.catalog.records import Model, System
 from infermix.errors import NoAnswer
-from infermix.explore import figures
 from infermix.explore.point import Ask, choose, find_place
+from infermix.perf import figures
 from infermix.perf.deployment import Deployment
 from infermix.perf.idle import ttft_s
 from infermix.perf.layouts import laid_out, layouts, telling

@@ -12,8 +12,8 @@ from infermix.catalog.load import Catalog
 from infermix.catalog.records import Chip, Model
 from infermix.cost.rent import CostBasis, Terms
 from infermix.errors import InputError, NoAnswer
-from infermix.explore import figures
 from infermix.explore.prices import NO_TERMS, NoPrice, Price, price_of
+from infermix.perf import figures
 from infermix.perf.operating import Load, Points
 from infermix.perf.sweep import (
     REASONS,

@@ -12,9 +12,9 @@ from infermix.catalog.query import find_chip, find_system
 from infermix.catalog.records import Model, System
 from infermix.cost.rent import CostBasis, Terms
 from infermix.errors import NoAnswer, near_miss
-from infermix.explore import figures
 from infermix.explore.prices import NO_TERMS, NoPrice, Price, price_of
 from infermix.fleet import PoolRow, make_deployment
+from infermix.perf import figures
 from infermix.perf.deployment import MAX_NUM_SEQS, Deployment, check_deployment
 from infermix.perf.idle import ttft_s
 from infermix.perf.layouts import telling

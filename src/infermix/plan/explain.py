@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import msgspec
 
-from infermix.catalog.load import Catalog, figures_of
-from infermix.catalog.query import figure, roots
+from infermix.catalog.query import figure
 from infermix.errors import NoAnswer
 from infermix.fleet import Fleet
+from infermix.perf.figures import of_deployment, with_roots
 from infermix.plan.evidence import Traffic
 from infermix.plan.limits import LimitUse, fleet_cost
 from infermix.plan.model import Solution
@@ -247,30 +247,16 @@ def _promised(planner: Planner, strict: Demand, tpot_s: float) -> tuple[Demand, 
 def figures_used(question: Question, fleet: Fleet) -> list[str]:
     """Ids of every catalogue figure that speed, size, power or price of fleet and training came from."""
     found: list[str] = []
-    facts = question.catalog
     for pool in fleet.pools:
         d = pool.deployment
         offer = next(o for o in question.offers if o.system.id == d.system.id)
-        found += [f"chips/{d.chip.id}/{name}" for name in figures_of(d.chip) if name in _SPEED_FIGURES]
-        found += [f"efficiency/{d.efficiency.id}/{name}" for name in d.efficiency.figures]
-        found += [f"models/{d.model.id}/params"]
+        found += of_deployment(d)
         found += list(offer.price.figures)
         found += [f"systems/{d.system.id}/power_w"] if d.system.power_w is not None else []
     for held in (r for r in question.reserved if r.counted):
         found += list(held.price.figures)
         found += [f"systems/{held.system.id}/power_w"] if held.system.power_w is not None else []
-    direct = list(dict.fromkeys(found))
-    return list(dict.fromkeys(direct + [r for id_ in direct for r in _roots(facts, id_)]))
-
-
-_SPEED_FIGURES = (
-    "bf16_flop_per_s", "fp8_flop_per_s", "int8_op_per_s", "fp4_flop_per_s", "sram_bytes", "sram_bytes_per_s",
-    "mem_bytes", "mem_bytes_per_s", "link_bytes_per_s",
-)  # fmt: skip
-
-
-def _roots(facts: Catalog, id_: str) -> tuple[str, ...]:
-    return roots(facts, id_)
+    return with_roots(question.catalog, found)
 
 
 def unverified(question: Question, ids: list[str]) -> list[FigureUse]:

@@ -1,0 +1,67 @@
+"""Whatever a command answers, it names the catalogue figures that the answer hangs on, and each can be looked up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infermix.catalog.load import catalog
+from infermix.catalog.query import figure
+from infermix.cli.main import main
+
+STUDY = """
+model = "llama-3.1-8b"
+[traffic.chat]
+profile = "azure-conv-2023"
+rate_per_s = 5.0
+slo = { ttft_s = 2.0, tpot_s = 0.05, attainment = 0.9 }
+[market]
+systems = ["h100-x1"]
+[prove]
+seeds = 1
+requests_per_class = 200
+[fleet.one]
+system = "h100-x1"
+instances = 2
+"""
+
+COMMANDS = {
+    "catalog list": ["catalog", "list", "systems"],
+    "catalog show": ["catalog", "show", "h200-x8"],
+    "catalog compare": ["catalog", "compare", "h100-sxm", "mi300x"],
+    "catalog check": ["catalog", "check"],
+    "perf": ["perf", "llama-3.1-8b", "h100-x1"],
+    "perf --all": ["perf", "llama-3.1-8b", "--all"],
+    "simulate": ["simulate", "STUDY"],
+    "plan": ["plan", "STUDY"],
+    "workload show": ["workload", "show", "azure-conv-2023"],
+}
+NONE_USED = {"catalog check", "workload show"}
+"""Commands whose answers hang on no figure: a check names only those at fault, traffic has none."""
+
+
+def ids(answer: Any) -> list[str]:
+    rows = answer if isinstance(answer, list) else [answer]
+    return [id_ for row in rows for id_ in row["figures"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_figure_of_every_answer_resolves(command: str, tmp_path: Path) -> None:
+    study, out = tmp_path / "s.toml", tmp_path / "out.json"
+    study.write_text(STUDY, encoding="utf-8")
+    arguments = [str(study) if word == "STUDY" else word for word in COMMANDS[command]]
+    with pytest.raises(SystemExit) as left:
+        main([*arguments, "--json", str(out)])
+    assert left.value.code in (0, 1)
+    found = ids(json.loads(out.read_text(encoding="utf-8")))
+    assert bool(found) != (command in NONE_USED)
+    assert all(figure(catalog(), id_).unit for id_ in found)
+
+
+def test_every_command_is_asked() -> None:
+    from infermix.cli.main import COMMANDS as known
+
+    assert {name.split()[0] for name in COMMANDS} == set(known)
