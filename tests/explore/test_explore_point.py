@@ -14,11 +14,11 @@ from infermix.catalog.query import figure
 from infermix.catalog.records import Chip, Figure, System
 from infermix.cost.rent import Terms
 from infermix.errors import InputError, NoAnswer
-from infermix.perf import figures
 from infermix.explore.apart import prefill_on, split_with
 from infermix.explore.point import Ask, answer, choose, find_place, other_layouts, record, speed
 from infermix.explore.prices import NoPrice, Price, price_of
 from infermix.explore.roofline import roofline
+from infermix.perf import figures
 from infermix.perf.deployment import Deployment
 from infermix.perf.layouts import telling
 from infermix.perf.operating import Load, bought_chips, points
