@@ -48,7 +48,7 @@ CLOUD_NAMES = {
 def test_every_chip_has_a_system_or_says_why_not() -> None:
     built = {system.chip for system in CAT.systems.values()}
     for chip in CAT.chips.values():
-        assert (chip.id in built) != bool(chip.no_speed), chip.id
+        assert chip.id in built or chip.no_speed, chip.id
         if chip.no_speed:
             assert chip.no_speed.endswith(".") and chip.no_speed.count(". ") == 0, chip.id
 
