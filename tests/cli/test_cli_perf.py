@@ -270,3 +270,13 @@ def test_a_scatter_marks_the_front_and_never_overwrites() -> None:
     assert any("\u25c6" in line and "far" in line for line in lines[1:])
     assert sum(line.count("chip-") for line in lines) <= 2, "no room for more names"
     assert scatter(rows[:2], []) == []
+
+
+def test_converted_prices_say_how(invoke: Invoke) -> None:
+    _, out, _ = invoke(*LONG, "--gross-margin", "0.4", "--life-years", "5", "--usd-per-kwh", "0.08")
+    said = " ".join(out.split())
+    assert (
+        "rent (from capital over 5 years at 40% gross margin) (" in said and "rent (from operator's cost at 40%" in said
+    )
+    _, out, _ = invoke(*LONG)
+    assert "Prices:" not in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
@@ -42,6 +43,8 @@ def print_chips(found: Chips, model: Model, console: Console, *, top: int | None
     if shown:
         console.print()
         console.print(_rows(shown, found.basis))
+    if bases := _bases(shown):
+        console.print(bases, style="dim")
     if len(shown) < len(found.rows):
         console.print(f"{len(found.rows) - len(shown)} more: leave out --top, or --json FILE", style="dim")
     if chart := scatter([r for r in found.rows if r.usd_per_mtok_output], found.front):
@@ -81,6 +84,14 @@ def _rows(rows: Sequence[ChipRow], basis: str) -> Table:
     shown.caption = f"?: {UNFITTED}. $: {basis}; prompts are paid for, idle time is not."
     shown.caption_justify = "left"
     return shown
+
+
+def _bases(rows: Sequence[ChipRow]) -> str:
+    """How prices came about, where one was converted."""
+    counts = Counter(r.price_basis for r in rows if r.price_basis)
+    if all(basis in ("rent", "own") for basis in counts):
+        return ""
+    return f"Prices: {'; '.join(f'{basis} ({n})' for basis, n in counts.items())}."
 
 
 def _print_reasons(rows: Sequence[ChipRow], console: Console) -> None:

@@ -12,7 +12,7 @@ from infermix.catalog.load import Catalog
 from infermix.catalog.records import Chip, Model
 from infermix.cost.rent import CostBasis, Terms
 from infermix.errors import InputError, NoAnswer
-from infermix.explore.prices import NO_TERMS, NoPrice, Price, price_of
+from infermix.explore.prices import NO_TERMS, UNKNOWN, NoPrice, Price, price_of
 from infermix.perf import figures
 from infermix.perf.operating import Load, Points
 from infermix.perf.sweep import (
@@ -112,13 +112,12 @@ def compare(
     systems, lines = systems_by_chip(catalog), {}
     rows: list[ChipRow] = []
     ids: list[str] = []
-    for chip in catalog.chips.values() if chips is None else (catalog.chips[id_] for id_ in chips):
+    for chip in (catalog.chips[id_] for id_ in (catalog.chips if chips is None else chips)):
         system = usual_system(catalog, chip, systems.get(chip.id, []))
-        price = price_of(catalog, system, basis, terms) if system is not None else NoPrice("no price is known", "")
+        price = price_of(catalog, system, basis, terms) if system is not None else UNKNOWN
         found = curves(catalog, chip, system, model, wish)
         row = _telling_row(chip, model, found, wish, sort)
-        told = priced(row, chip, price, wish.load)
-        rows.append(told)
+        rows.append(told := priced(row, chip, price, wish.load))
         if isinstance(found, Refusal) or row.reason:
             continue
         told.fastest_tokens_per_s_user = max(1.0 / float(curve.tpot_s.min()) for curve in found)
@@ -155,8 +154,7 @@ def everything(
     rows = sweep_everything(chips or list(catalog.chips), models or list(catalog.models), wish, done)
     systems = {id_: catalog.systems[id_] for id_ in {row.system for row in rows if row.system}}
     prices = {id_: price_of(catalog, system, basis, terms) for id_, system in systems.items()}
-    nothing = NoPrice("no price is known", "")
-    told = [priced(row, catalog.chips[row.chip], prices.get(row.system, nothing), wish.load) for row in rows]
+    told = [priced(row, catalog.chips[row.chip], prices.get(row.system, UNKNOWN), wish.load) for row in rows]
     alike = {(r.chip, r.system, r.weights, r.chips, r.model): r for r in rows if not r.reason}
     ids = dict.fromkeys(id_ for r in alike.values() for id_ in _figures(catalog, r, prices[r.system]))
     of_models = [id_ for m in {r.model for r in alike.values()} for id_ in figures.of_model(catalog.models[m])]

@@ -51,6 +51,9 @@ class NoPrice(msgspec.Struct, frozen=True):
     mend: str
 
 
+UNKNOWN = NoPrice("no price is known", "")
+
+
 def price_of(catalog: Catalog, system: System, basis: CostBasis, terms: Terms = NO_TERMS) -> Price | NoPrice:
     """Price of a system on one basis; other prices are converted with the terms given and never without."""
     try:
@@ -78,4 +81,4 @@ def _no_price(system: System, basis: CostBasis) -> NoPrice:
         return NoPrice("only a purchase price is known", f"--life-years --usd-per-kwh{margin}")
     if system.rent_usd_per_hour is not None:
         return NoPrice("only a rent is known", "--gross-margin")
-    return NoPrice("no price is known", "")
+    return UNKNOWN

@@ -104,6 +104,7 @@ def render_chips(found: Chips, model: Model) -> str:
         kinds=[kind for kind in words.KINDS if any(words.kind_of(r.kind) == kind for r in priced)],
         reasons={said: rows for said, rows in reasons.items() if rows},
         unpriced=_unpriced(found.rows),
+        converted=sorted({r.price_basis for r in priced} - {found.basis}),
         cheapest=min(priced, key=lambda r: r.usd_per_mtok_output or 0.0, default=None),
         fastest=max(found.rows, key=lambda r: r.fastest_tokens_per_s_user or 0.0, default=None),
         soonest=min(found.rows, key=lambda r: r.ttft_s or 0.0, default=None),
