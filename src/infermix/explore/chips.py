@@ -155,15 +155,17 @@ def everything(
     systems = {id_: catalog.systems[id_] for id_ in {row.system for row in rows if row.system}}
     prices = {id_: price_of(catalog, system, basis, terms) for id_, system in systems.items()}
     told = [priced(row, catalog.chips[row.chip], prices.get(row.system, UNKNOWN), wish.load) for row in rows]
-    alike = {(r.chip, r.system, r.weights, r.chips, r.model): r for r in rows if not r.reason}
+    alike = {
+        (r.chip, r.weights, r.chips, r.layout, catalog.models[r.model].experts > 0): r for r in rows if not r.reason
+    }
     ids = dict.fromkeys(id_ for r in alike.values() for id_ in _figures(catalog, r, prices[r.system]))
-    of_models = [id_ for m in {r.model for r in alike.values()} for id_ in figures.of_model(catalog.models[m])]
+    of_models = [id_ for m in {r.model for r in rows if not r.reason} for id_ in figures.of_model(catalog.models[m])]
     return told, sorted(figures.with_roots(catalog, [*ids, *of_models]))
 
 
 def priced(row: Row, chip: Chip, price: Price | NoPrice, load: Load) -> ChipRow:
     """A row with its price, or with why it has none."""
-    told = ChipRow(**{name: getattr(row, name) for name in Row.__struct_fields__}, vendor=chip.vendor, kind=chip.kind)
+    told = ChipRow(**msgspec.structs.asdict(row), vendor=chip.vendor, kind=chip.kind)
     if row.reason or row.chip_s_per_mtok_output is None or row.tokens_per_s is None:
         return told
     told.tokens_per_s_chip = row.tokens_per_s / row.chips
