@@ -35,6 +35,9 @@ def _cache_folder() -> str:
     return str(Path(base) / "infermix" / f"kernels-{digest.hexdigest()[:16]}")
 
 
+CompileError: type[Exception] = numba.core.errors.NumbaError if ENABLED else RuntimeError
+"""What compiling raises when a function cannot be compiled."""
+
 if ENABLED and not os.environ.get("NUMBA_CACHE_DIR"):
     numba.config.CACHE_DIR = _cache_folder()
 

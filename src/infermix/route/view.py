@@ -2,14 +2,39 @@
 
 There are no true output lengths here, and nothing that a real gateway could not know. Counters
 are per instance and exact as of the last change of that instance (admission, finished step that
-carried a prompt chunk, finished request); ``age_s`` says how old the reading is.
+carried a prompt chunk, finished request); ``age_s`` says how old the reading is. Modelled speeds
+are as old as the step table, prices and promises as old as the study: neither changes while a
+gateway runs. Views built by hand may leave out what their policy does not read.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from infermix.arrays import Bools, Floats, Ints
+
+_LEFT_OUT: Floats = np.zeros(0)
+_NONE_LEFT_OUT: Ints = np.zeros(0, dtype=np.int64)
+_NO_LEFT_OUT: Bools = np.zeros(0, dtype=np.bool_)
+
+
+class Promises(NamedTuple):
+    """Arrays over classes: what was promised, and what waiting costs. As old as the study."""
+
+    slo_ttft_s: Floats
+    """Time to first token [s]; inf: not promised (so with the other targets)."""
+    slo_ttft_s_per_token: Floats
+    """Added to it for every uncached input token [s]."""
+    slo_tpot_s: Floats
+    """Time per output token after the first [s]."""
+    slo_e2e_s: Floats
+    """Time to last token [s]."""
+    delay_usd_per_s: Floats
+    """What a second until the last token costs the user [USD/s]; 0: nothing is known."""
+    refuse_late: Bools
+    """Whether a request that can no longer be in time may be refused."""
 
 
 class FleetView(NamedTuple):
@@ -41,7 +66,26 @@ class FleetView(NamedTuple):
     share: Floats
     """[class, pool] the share of the class that the plan sends to the pool."""
     sent: Ints
-    """[class, pool] requests of the class sent to the pool so far."""
+    """[class, pool] requests of the class sent to the pool so far; exact, the gateway's own count."""
+    kv_capacity_tokens: Ints = _NONE_LEFT_OUT
+    """Tokens that the KV cache holds; static."""
+    step_base_s: Floats = _LEFT_OUT
+    """Modelled seconds of a decode step: this, and the next two for what it carries; static, and a straight line
+    through a curve (``docs/design/routing.md`` says how far off)."""
+    step_per_seq_s: Floats = _LEFT_OUT
+    """For each sequence."""
+    step_per_kv_s: Floats = _LEFT_OUT
+    """For each KV token read."""
+    usd_per_s: Floats = _LEFT_OUT
+    """Price of the instance, its share of whole systems [USD/s]; static. NaN: unknown, and then held to be dearer
+    than every known price."""
+    slo_ttft_s: Floats = _LEFT_OUT
+    """[class] this and what follows: see ``Promises``."""
+    slo_ttft_s_per_token: Floats = _LEFT_OUT
+    slo_tpot_s: Floats = _LEFT_OUT
+    slo_e2e_s: Floats = _LEFT_OUT
+    delay_usd_per_s: Floats = _LEFT_OUT
+    refuse_late: Bools = _NO_LEFT_OUT
 
 
 class Ask(NamedTuple):
@@ -51,6 +95,7 @@ class Ask(NamedTuple):
     class_id: int
     model_id: int
     session: int
+    """Number of the conversation (-1: none)."""
     now_s: float
     input_tokens: int
     cached_tokens: int
@@ -58,5 +103,8 @@ class Ask(NamedTuple):
     """Mean of the class so far known from history, not this request's length."""
     priority: int
     deadline_s: float
+    """When the last token must be out, if the request says so (inf: it does not)."""
     u: float
     """A uniform number of this request."""
+    prefix: int = -1
+    """Hash of the first blocks of the prompt, equal where prompts begin alike (-1: not known)."""

@@ -85,7 +85,7 @@ def _ask(state: Any, i: int) -> Ask:
     c = whole(request.class_id)
     return Ask(
         whole(i), c, whole(0), whole(request.session), request.arrival_s, whole(request.input), whole(request.cached),
-        state.typical_output[c], whole(0), np.inf, request.u,
+        state.typical_output[c], whole(0), request.deadline_s, request.u, whole(request.prefix),
     )  # fmt: skip
 
 

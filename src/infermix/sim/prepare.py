@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from infermix import jit
 from infermix.arrays import Floats
-from infermix.route.view import FleetView
+from infermix.route.view import FleetView, Promises
 from infermix.sim.state import INSTANCE, NONE, POOL, REQUEST, SLOT, PoolSpec, State
+from infermix.units import SECONDS_PER_HOUR
+from infermix.workload.classes import TrafficClass
 from infermix.workload.requests import Requests
+
+PREFIX_BLOCKS = 2
+"""Blocks whose ids make the prefix key: one alone is often a greeting that all prompts share."""
 
 
 def make_state(requests: Requests, specs: list[PoolSpec], typical_output: Floats, u: Floats) -> State:
@@ -37,13 +44,32 @@ def _for_kernel(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     return rows if jit.ENABLED else rows.view(np.recarray)
 
 
-def make_view(state: State, share: Floats) -> FleetView:
+def make_view(state: State, share: Floats, promises: Promises) -> FleetView:
     """The counters that policies read: columns of the instance rows, not copies of them."""
     rows = state.instances
     return FleetView(
         **{name: rows[name] for name in FleetView._fields if name in (INSTANCE.names or ())},
         share=np.ascontiguousarray(share, dtype=np.float64),
         sent=np.zeros(share.shape, dtype=np.int64),
+        **promises._asdict(),
+    )
+
+
+def make_promises(class_names: Sequence[str], classes: Mapping[str, TrafficClass]) -> Promises:
+    """What classes were promised, as arrays; a class that is not listed was promised nothing."""
+    listed = [classes.get(name) for name in class_names]
+
+    def column(value: Callable[[TrafficClass], float | None], otherwise: float) -> Floats:
+        found = [None if cls is None else value(cls) for cls in listed]
+        return np.array([otherwise if x is None else x for x in found], dtype=np.float64)
+
+    return Promises(
+        slo_ttft_s=column(lambda cls: cls.slo.ttft_s, np.inf),
+        slo_ttft_s_per_token=column(lambda cls: cls.slo.ttft_s_per_1k_uncached / 1000.0, 0.0),
+        slo_tpot_s=column(lambda cls: cls.slo.tpot_s, np.inf),
+        slo_e2e_s=column(lambda cls: cls.slo.e2e_s, np.inf),
+        delay_usd_per_s=column(lambda cls: cls.value_of_time_usd_per_hour, 0.0) / SECONDS_PER_HOUR,
+        refuse_late=np.array([cls is not None and cls.refuse_late for cls in listed], dtype=np.bool_),
     )
 
 
@@ -59,8 +85,26 @@ def _request_rows(requests: Requests, u: Floats) -> npt.NDArray[np.void]:
     rows["first_s"] = rows["last_s"] = np.nan
     rows["instance"] = rows["behind"] = rows["child"] = rows["sibling"] = NONE
     rows["session"], rows["think_s"], rows["parent"] = requests.session, requests.think_s, requests.parent
+    rows["prefix"], rows["deadline_s"] = prefix_keys(requests), requests.deadline_s
     _link_children(rows)
     return rows
+
+
+def prefix_keys(requests: Requests) -> npt.NDArray[np.int32]:
+    """A hash of the first ``PREFIX_BLOCKS`` blocks of each prompt; -1 where blocks are not known."""
+    keys = np.full(len(requests), NONE, dtype=np.int32)
+    if not requests.block_ids:
+        return keys
+    start, ids = requests.block_start[0], requests.block_ids[0].astype(np.uint64)
+    counts = np.diff(start)
+    mixed = np.zeros(len(requests), dtype=np.uint64)
+    for k in range(PREFIX_BLOCKS):
+        has = counts > k
+        mixed[has] = (mixed[has] ^ (ids[start[:-1][has] + k] + np.uint64(k + 1))) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    known = counts > 0
+    keys[known] = (mixed[known] >> np.uint64(33)).astype(np.int32)
+    return keys
 
 
 def _link_children(rows: npt.NDArray[np.void]) -> None:
@@ -80,11 +124,30 @@ def _instance_rows(specs: list[PoolSpec]) -> npt.NDArray[np.void]:
     rows["pool"] = np.repeat(np.arange(len(specs)), sizes)
     for name in ("head", "tail", "wait_head", "wait_tail"):
         rows[name] = NONE
-    for name in ("max_num_seqs", "prefill_s_per_token", "step_s", "role"):
+    for name in ("max_num_seqs", "prefill_s_per_token", "step_s", "role", "usd_per_s"):
         rows[name] = np.array([getattr(s, name) for s in specs])[rows["pool"]]
+    line = np.array([_step_line(s) for s in specs])[rows["pool"]]
+    rows["step_base_s"], rows["step_per_seq_s"] = line[:, 0], line[:, 1]
+    rows["step_per_kv_s"] = np.array([s.kv_s for s in specs])[rows["pool"]]
+    rows["kv_capacity_tokens"] = np.array([s.blocks * s.block_tokens for s in specs])[rows["pool"]]
     rows["free_slots"] = rows["max_num_seqs"]
     rows["free_blocks"] = np.array([s.blocks for s in specs])[rows["pool"]]
     return rows
+
+
+def _step_line(spec: PoolSpec) -> tuple[float, float]:
+    """(seconds, seconds for each sequence) of a decode step that reads no KV: the line with the least relative errors.
+
+    Fitted by least squares to the table at batches of 1, 2, 4, .. and ``max_num_seqs``.
+    """
+    most = spec.max_num_seqs
+    batch = np.unique([*(2**k for k in range(most.bit_length())), most])
+    seconds = spec.decode_s[batch] + spec.per_seq_s * batch
+    if most == 1 or not seconds.all():
+        return float(seconds[0]), 0.0
+    terms = np.stack([1.0 / seconds, batch / seconds], axis=1)
+    base, each = np.linalg.lstsq(terms, np.ones(len(batch)), rcond=None)[0]
+    return float(base), float(each)
 
 
 def _pool_rows(specs: list[PoolSpec]) -> npt.NDArray[np.void]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,15 +13,16 @@ from infermix.arrays import Floats
 from infermix.fleet import Fleet, Pool
 from infermix.perf.table import StepTable, compile_table
 from infermix.route.registry import Policy, compiled_policy, find_policy
-from infermix.route.view import Ask, FleetView
+from infermix.route.view import Ask, FleetView, Promises
 from infermix.sim.kernel import compiled_run, drain
-from infermix.sim.prepare import make_state, make_view
+from infermix.sim.prepare import make_promises, make_state, make_view
 from infermix.sim.result import UNFINISHED, Run
 from infermix.sim.state import NONE, STARTED, PoolSpec, State
+from infermix.workload.classes import TrafficClass
 from infermix.workload.requests import Requests
 
 ARRIVALS_PER_CALL = 200_000
-_EXAMPLE_ASK = Ask(0, 0, 0, -1, 0.0, 1, 0, 1.0, 0, np.inf, 0.5)
+_EXAMPLE_ASK = Ask(0, 0, 0, -1, 0.0, 1, 0, 1.0, 0, np.inf, 0.5, -1)
 
 Progress = Callable[[int, int], None]
 """Called with (arrivals simulated, all arrivals)."""
@@ -35,6 +36,7 @@ def simulate_pools(
     share: Floats | None = None,
     until_s: float = np.inf,
     typical_output_tokens: Floats | None = None,
+    promises: Promises | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Run:
@@ -48,6 +50,8 @@ def simulate_pools(
         Time at which the simulation stops [s].
     typical_output_tokens
         Mean output per class as a gateway would know it from history; the true means when left out.
+    promises
+        What each class was promised, for policies that look at it; nothing when left out.
 
     Requests with a parent arrive ``think_s`` after its last token, whenever that is: the arrival times of the result
     are those that came about, inf where the parent never ended.
@@ -60,7 +64,7 @@ def simulate_pools(
     if share is None:
         share = np.full((len(requests.class_names), len(pools)), 1.0 / len(pools))
     state = make_state(requests, pools, typical_output_tokens, rng.uniforms(seed, 0, len(requests)))
-    view = make_view(state, share)
+    view = make_view(state, share, promises or make_promises(requests.class_names, {}))
     run_arrivals, choose = _compile(state, view, policy)
     clock = time.perf_counter()
     arrived, interrupted = _run(state, view, run_arrivals, choose, until_s, progress)
@@ -150,11 +154,28 @@ def simulate_fleet(
     until_s: float = np.inf,
     seed: int = 0,
     progress: Progress | None = None,
+    classes: Mapping[str, TrafficClass] | None = None,
+    usd_per_s: Mapping[str, float] | None = None,
 ) -> Run:
-    """Simulate requests on a fleet at ``nominal`` or ``low`` speed of the step-time intervals."""
-    specs = fleet_specs(fleet, requests, speed)
-    share = fleet.shares(requests.class_names)
-    return simulate_pools(requests, specs, policy, share=share, until_s=until_s, seed=seed, progress=progress)
+    """Simulate requests on a fleet at ``nominal`` or ``low`` speed of the step-time intervals.
+
+    ``classes`` and ``usd_per_s`` (pool → price of an instance) are what policies may know of promises and prices.
+    """
+    known = usd_per_s or {}
+    specs = [
+        replace(spec, usd_per_s=known.get(pool.name, np.nan))
+        for pool, spec in zip(fleet.pools, fleet_specs(fleet, requests, speed), strict=True)
+    ]
+    return simulate_pools(
+        requests,
+        specs,
+        policy,
+        share=fleet.shares(requests.class_names),
+        until_s=until_s,
+        promises=make_promises(requests.class_names, classes or {}),
+        seed=seed,
+        progress=progress,
+    )
 
 
 def fleet_specs(fleet: Fleet, requests: Requests, speed: str) -> list[PoolSpec]:
@@ -195,7 +216,7 @@ def _pool_spec(pool: Pool, class_names: tuple[str, ...], context: float, table: 
         max_num_seqs=seqs,
         max_batched_tokens=d.max_batched_tokens,
         max_context=d.model.max_context,
-        serves=np.array([not pool.serves or pool.serves.get(c, 0.0) > 0.0 for c in class_names]),
+        serves=np.array([not pool.serves or c in pool.serves for c in class_names]),
         prefill_s_per_token=float(table.mixed_s[-1]) / d.max_batched_tokens + table.pair_s * context,
         step_s=float(table.decode_s[seqs]) + seqs * (table.per_seq_s + table.kv_s * context),
     )

@@ -35,6 +35,7 @@ REQUEST = np.dtype(
         ("instance", "i4"), ("class_id", "i2"), ("status", "i2"),
         ("session", "i4"), ("think_s", "f4"),
         ("parent", "i4"), ("child", "i4"), ("sibling", "i4"),  # rows; children arrive after the parent's last token
+        ("prefix", "i4"), ("deadline_s", "f8"),
     ],
     align=True,
 )  # fmt: skip
@@ -70,6 +71,8 @@ INSTANCE = np.dtype(
         ("inflight", "i8"), ("waiting", "i8"), ("queued_tokens", "i8"), ("context_tokens", "i8"),
         ("max_num_seqs", "i8"), ("eligible", "?"),
         ("prefill_s_per_token", "f8"), ("step_s", "f8"), ("age_s", "f8"), ("role", "i8"),
+        ("kv_capacity_tokens", "i8"), ("step_base_s", "f8"), ("step_per_seq_s", "f8"), ("step_per_kv_s", "f8"),
+        ("usd_per_s", "f8"),
     ],
     align=True,
 )  # fmt: skip
@@ -132,6 +135,8 @@ class PoolSpec:
     role: int = 0
     max_context: int = NO_CONTEXT_LIMIT
     """Longest input + output that the model takes [tokens]."""
+    usd_per_s: float = np.nan
+    """Price of an instance [USD/s]; NaN: unknown."""
 
     def __post_init__(self) -> None:
         if self.instances < 1:

@@ -87,6 +87,10 @@ class TrafficClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """ServeGen: the file of length distributions."""
     context: str = "clip"
     """What happens to requests longer than the model's context: ``clip`` or ``refuse``."""
+    value_of_time_usd_per_hour: float | None = None
+    """What an hour less of waiting for answers is worth, to policies that weigh it [USD/h]."""
+    refuse_late: bool = False
+    """Whether the policy ``deadline`` may refuse requests that can no longer be in time."""
 
     def check(self, where: str) -> None:
         """Raise InputError unless source, rate, sessions, law, shape, context and promise go together."""
@@ -112,6 +116,14 @@ class TrafficClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
                 value=self.context,
                 allowed="clip, refuse",
                 mend=near_miss(self.context, ("clip", "refuse")),
+            )
+        value = self.value_of_time_usd_per_hour
+        if value is not None and not 0 <= value < float("inf"):
+            raise InputError(
+                "value of time must be finite and 0 or more",
+                where=f"{where}.value_of_time_usd_per_hour",
+                value=value,
+                allowed="USD an hour",
             )
         self.slo.check(f"{where}.slo")
 
