@@ -76,12 +76,15 @@ def simulate(
     fleet
         A ``plan.json``, a TOML with ``[fleet.NAME]`` tables, or a Fleet; else the study's own fleet, else
         ``instances`` of its first system, else what ``plan`` answers.
+    policy
+        A packaged policy or one registered with ``@im.policy``, or ``FILE.py:FUNCTION``; else the study's.
     requests
         Draw or repeat the traffic to so many requests.
     speeds
         ``nominal``, ``low`` or ``both``; a plan's fleet is simulated at both unless told otherwise.
     """
     opened = _opened(study)
+    choose = _policy(opened, policy)
     facts = open_facts(opened)
     used, planned = _fleet(opened, facts, fleet, instances)
     wanted = speeds or ("both" if planned else "nominal")
@@ -95,7 +98,7 @@ def simulate(
     minimum = 0 if requests is not None else opened.prove.requests_per_class
     drawn = offered(opened, model, seed=first, requests=requests, min_per_class=minimum)
     runs = {
-        s: _run(opened, used, drawn, s, first, policy, progress)
+        s: _run(opened, used, drawn, s, first, choose, progress)
         for s in (("nominal", "low") if wanted == "both" else (wanted,))
     }
     return summarise(opened, used, drawn, runs, seed=first, policy=policy or opened.simulate.policy)
@@ -105,19 +108,35 @@ def _opened(study: str | Path | Study) -> Study:
     return study if isinstance(study, Study) else load_study(study)
 
 
+def _policy(study: Study, name: str | None) -> Any:
+    """The policy by that name, as the command line says it, else the study's."""
+    from infermix.plan.routing import policy_of
+    from infermix.route.registry import find_policy
+
+    return policy_of(study) if name is None else find_policy(name)
+
+
 def _run(
     study: Study,
     fleet: Fleet,
     drawn: Drawn,
     speed: str,
     seed: int,
-    policy: str | None,
+    policy: Any,
     progress: Callable[[int, int], None] | None,
 ) -> Run:
+    from infermix.plan.routing import usd_per_s_of
     from infermix.sim.run import simulate_fleet
 
     return simulate_fleet(
-        fleet, drawn.requests, policy or study.simulate.policy, speed=speed, seed=seed, progress=progress
+        fleet,
+        drawn.requests,
+        policy,
+        speed=speed,
+        seed=seed,
+        progress=progress,
+        classes=study.traffic,
+        usd_per_s=usd_per_s_of(study, fleet),
     )
 
 

@@ -8,6 +8,7 @@ import click
 
 from infermix.cli.output import console_out, counting, one_line_errors, write_json
 from infermix.errors import InputError
+from infermix.route.names import POLICIES
 
 
 @click.command("simulate")
@@ -16,7 +17,11 @@ from infermix.errors import InputError
 @click.option("--instances", type=int, metavar="N", help="N instances of the study's first system.")
 @click.option("--requests", type=int, metavar="N", help="Draw or repeat the traffic to N requests.")
 @click.option("--seed", type=int, metavar="N", help="Another seed than the study's.")
-@click.option("--policy", metavar="NAME", help="Another routing policy than the study's.")
+@click.option(
+    "--policy",
+    metavar="NAME",
+    help=f"Another routing policy than the study's: {', '.join(POLICIES)}, or your own, FILE.py:FUNCTION.",
+)
 @click.option("--speeds", metavar="WHICH", help="nominal, low or both; a plan's fleet runs at both by default.")
 @click.option("--json", "json_path", metavar="FILE", help="Write the result as JSON (- for stdout).")
 def simulate(study: str, json_path: str | None, **choices: Any) -> None:

@@ -17,6 +17,7 @@ from infermix.metrics.goodput import meets
 from infermix.metrics.latency import percentiles
 from infermix.perf.memory import kv_blocks
 from infermix.plan.question import Question, offered
+from infermix.plan.routing import policy_of, usd_per_s_of
 from infermix.sim.result import Run
 from infermix.sim.run import simulate_fleet
 from infermix.workload.arrivals import Drawn
@@ -97,7 +98,16 @@ def holds(question: Question, evidence: Evidence) -> dict[str, bool]:
 
 def _one(question: Question, traffic: Traffic, fleet: Fleet, seed: int, speed: str) -> Evidence:
     drawn = traffic.of(seed)
-    run = simulate_fleet(fleet, drawn.requests, question.study.simulate.policy, speed=speed, seed=seed)
+    study = question.study
+    run = simulate_fleet(
+        fleet,
+        drawn.requests,
+        policy_of(study),
+        speed=speed,
+        seed=seed,
+        classes=study.traffic,
+        usd_per_s=usd_per_s_of(study, fleet),
+    )
     return summarise(question, fleet, run, speed)
 
 

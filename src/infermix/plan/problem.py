@@ -12,6 +12,7 @@ from infermix.cost.rent import CostBasis, Terms
 from infermix.errors import InputError
 from infermix.fleet import PoolRow
 from infermix.perf.deployment import BYTES_PER_KV
+from infermix.route.names import check_policy
 from infermix.workload.classes import Part, Slo, TrafficClass
 from infermix.workload.laws import Arrivals
 from infermix.workload.shape import Sine
@@ -51,6 +52,7 @@ class Simulate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How the simulator runs for this study."""
 
     policy: str = "pool_split"
+    """A packaged policy, or ``FILE.py:FUNCTION`` of one's own."""
     seed: int = 1
 
 
@@ -150,6 +152,7 @@ def parse_study(raw: dict[str, Any], path: str) -> Study:
             raise InputError(f"{what} needs a rate", where=f"{path}: traffic.{name}", mend="add rate_per_s")
     for name, held in study.training.items():
         held.check(f"{path}: training.{name}")
+    check_policy(study.simulate.policy, f"{path}: simulate.policy")
     _check_numbers(study, path)
     return study
 

@@ -21,6 +21,7 @@ from infermix.plan.problem import Study
 from infermix.plan.prove import Proved, prove
 from infermix.plan.question import Question, Reservation, ask
 from infermix.plan.result import ClassPlan, Plan, PoolPlan, TrainingPlan
+from infermix.plan.routing import policy_of
 from infermix.plan.solve import Planner, lower_bound, make_planner
 from infermix.units import SECONDS_PER_HOUR, TOKENS_PER_MTOK
 
@@ -39,6 +40,7 @@ def make_plan(study: Study, progress: Progress | None = None) -> Plan:
     """
     say, clock = progress or (lambda _: None), time.perf_counter()
     say("options")
+    policy_of(study)
     question = ask(study)
     planner = make_planner(question)
     bound = lower_bound(planner)

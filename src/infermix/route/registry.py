@@ -118,5 +118,6 @@ def _reason(said: str) -> str:
     """The first telling line of what the compiler said, and the line of the source that it speaks of."""
     lines = [line.strip() for line in _COLOUR.sub("", said).splitlines()]
     telling = [line for line in lines if line and not line.startswith(("Failed in", "File ", "During:"))]
+    telling = [re.sub(r"(FleetView|Ask)\(.*\)", r"\1", line) for line in telling]
     place = re.search(r'File "[^"]*?([^"/\\]+)", line (\d+)', said)
     return (telling[0] if telling else "no reason given") + (f" ({place[1]} line {place[2]})" if place else "")

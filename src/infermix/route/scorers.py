@@ -89,7 +89,8 @@ def predicted_tpot_s(view: FleetView, ask: Ask, j: int) -> float:
     context = mean_context(view, ask, j)
     batch = min(view.inflight[j] + 1.0, seats(view, j, context))
     others = (batch - 1.0) * own_prefill_s(view, ask, j) / max(ask.typical_output_tokens, 1.0)
-    return step_s_of(view, j, batch, context) + others
+    seconds: float = step_s_of(view, j, batch, context) + others
+    return seconds
 
 
 @kernel
@@ -125,7 +126,8 @@ def slo_use(view: FleetView, ask: Ask, j: int) -> float:
     used = predicted_ttft_s(view, ask, j) / (view.slo_ttft_s[c] + grace)
     if ask.typical_output_tokens > 1.0:
         used = max(used, predicted_tpot_s(view, ask, j) / view.slo_tpot_s[c])
-    return max(used, predicted_e2e_s(view, ask, j) / view.slo_e2e_s[c])
+    most: float = max(used, predicted_e2e_s(view, ask, j) / view.slo_e2e_s[c])
+    return most
 
 
 @kernel
