@@ -67,6 +67,7 @@ def kernel_engine(
         seed=seed,
     )
     return NaiveResult(
+        arrival_s=run.requests.arrival_s.tolist(),
         first_s=run.first_s.tolist(),
         last_s=run.last_s.tolist(),
         instance=run.instance.tolist(),

@@ -83,9 +83,16 @@ def with_columns(requests: Requests, **columns: Any) -> Requests:
         "output_tokens": requests.output_tokens,
         "cached_tokens": requests.cached_tokens,
         "class_id": requests.class_id,
+        "session": requests.session,
+        "parent": requests.parent,
+        "think_s": requests.think_s,
     }
     kept.update(columns)
     return make_requests(requests.class_names, **kept)
+
+
+OPEN: dict[str, Any] = {"session": -1, "parent": -1, "think_s": 0.0}
+"""Columns of requests that come at the times of the table."""
 
 
 def scaled(pool: NaivePool, factor: float) -> NaivePool:
@@ -178,6 +185,37 @@ def cases(draw: st.DrawFn, *, ample_kv: bool = False, serve_all: bool = False) -
     share = [[luck.choice([0.0, luck.random(), luck.random()]) for _ in pools] for _ in range(classes)]
     typical = [luck.uniform(1.0, outputs + 1.0) for _ in range(classes)]
     return Case(requests, pools, share, typical)
+
+
+@st.composite
+def closed_cases(draw: st.DrawFn, *, chains: bool = False, max_sessions: int = 6) -> Case:
+    """A case in which most requests have a parent: chains and forks among open arrivals; no pause, some, or equal ones.
+
+    ``chains``: only sessions that wait for their last answer before they ask again, and nothing else.
+    """
+    case = draw(cases())
+    luck = Random(draw(st.integers(0, 2**32 - 1)))
+    sessions = draw(st.integers(1, max_sessions))
+    open_part = 0.0 if chains else draw(st.sampled_from([0.0, 0.1, 0.5]))
+    fork_part = 0.0 if chains else draw(st.sampled_from([0.0, 0.2, 0.8]))
+    no_pause = draw(st.sampled_from([0.2, 0.0, 0.6, 1.0]))
+    mean_s = draw(st.sampled_from([0.02, 0.001, 0.3]))
+    rows: list[list[int]] = [[] for _ in range(sessions)]
+    session, parent, think_s = [], [], []
+    for row in range(len(case.requests)):
+        mine = luck.randrange(sessions)
+        if luck.random() < open_part:
+            session.append(luck.choice([-1, sessions + row]))
+            parent.append(-1)
+        else:
+            session.append(mine)
+            parent.append(
+                -1 if not rows[mine] else luck.choice(rows[mine]) if luck.random() < fork_part else rows[mine][-1]
+            )
+            rows[mine].append(row)
+        think_s.append(0.0 if luck.random() < no_pause else luck.choice([mean_s, luck.expovariate(1.0 / mean_s)]))
+    requests = with_columns(case.requests, session=session, parent=parent, think_s=think_s)
+    return Case(requests, case.pools, case.share, case.typical)
 
 
 def policies() -> st.SearchStrategy[Policy]:

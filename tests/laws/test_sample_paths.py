@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from infermix.route.view import Ask, FleetView
 from tests.laws.engines import naive_engine
-from tests.laws.strategies import Case, Engine, by_all_counters, cases, policies, scaled, with_columns
+from tests.laws.strategies import OPEN, Case, Engine, by_all_counters, cases, policies, scaled, with_columns
 from tests.naive.policies import least_wait, round_robin
 from tests.naive.sim import COMPLETED, REFUSED, UNFINISHED, NaivePool, NaiveResult, Policy
 
@@ -127,6 +127,7 @@ def test_kv_blocks_are_bounded_and_come_back(engine: Engine, case: Case) -> None
     twice = with_columns(
         table,
         arrival_s=[*table.arrival_s, *(table.arrival_s + pause)],
+        **OPEN,
         **{
             name: [*getattr(table, name), *getattr(table, name)]
             for name in ("input_tokens", "output_tokens", "cached_tokens", "class_id")
@@ -176,7 +177,7 @@ def with_other_futures(case: Case, run: NaiveResult, now_s: float, luck: Random)
     output = [int(tokens) for tokens in table.output_tokens]
     open_rows = [
         row
-        for row, arrival in enumerate(table.arrival_s)
+        for row, arrival in enumerate(run.arrival_s)
         if arrival > now_s or (run.status[row] == COMPLETED and run.last_s[row] > now_s)
     ]
     silent = [row for row in open_rows if not run.first_s[row] <= now_s]
@@ -187,7 +188,7 @@ def with_other_futures(case: Case, run: NaiveResult, now_s: float, luck: Random)
     for row in set(open_rows) - set(silent):
         output[row] += luck.randint(1, 30)
     for row in open_rows:
-        if table.arrival_s[row] <= now_s:
+        if run.arrival_s[row] <= now_s:
             pool = case.pool_of(run.instance[row])
             longest = min(pool.capacity_tokens() + 1, pool.max_context)
             output[row] = min(output[row], longest - int(table.input_tokens[row]))
@@ -363,6 +364,7 @@ def test_pools_do_not_see_each_other(engine: Engine, case: Case, policy: Policy)
         table = case.requests
         own = with_columns(
             table,
+            **OPEN,
             **{
                 name: getattr(table, name)[rows]
                 for name in ("arrival_s", "input_tokens", "output_tokens", "cached_tokens", "class_id")

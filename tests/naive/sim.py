@@ -55,8 +55,12 @@ class NaivePool:
 
 @dataclass
 class NaiveResult:
-    """One entry for each request, then one entry for each instance."""
+    """One entry for each request, then one entry for each instance.
 
+    ``arrival_s`` holds the arrival times that came about: those of the table, but for requests with a parent.
+    """
+
+    arrival_s: list[float]
     first_s: list[float]
     last_s: list[float]
     instance: list[int]
@@ -79,6 +83,8 @@ class Request:
     input: int
     cached: int
     output: int
+    parent: int = -1
+    think_s: float = 0.0
     first_s: float = math.nan
     last_s: float = math.nan
     instance: int = -1
@@ -145,6 +151,8 @@ class Instance:
     free_blocks: int = 0
     step: Step | None = None
     step_s: float = 0.0
+    finished: list[Request] = field(default_factory=list)
+    """Requests that the last step finished, in the order of the step."""
     # counters that a policy sees
     inflight: int = 0
     queued_tokens: int = 0
@@ -255,6 +263,7 @@ class Instance:
         step = self.step
         assert step is not None
         self.step = None
+        self.finished = []
         self.steps += 1
         self.busy_s += self.step_s
         for seq in step.decoding:
@@ -275,6 +284,7 @@ class Instance:
         if seq.generated == request.output:
             request.last_s = now_s
             request.status = COMPLETED
+            self.finished.append(request)
             self.free_blocks += seq.blocks
             seq.blocks = 0
             self.running.remove(seq)
@@ -331,17 +341,25 @@ def simulate(
     for number, pool in enumerate(pools):
         for _ in range(pool.instances):
             instances.append(Instance(len(instances), number, pool, free_blocks=pool.blocks))
+    parents = [int(parent) for parent in requests.parent]
     table = [
         Request(
             row=row,
             class_id=int(requests.class_id[row]),
-            arrival_s=float(requests.arrival_s[row]),
+            arrival_s=math.inf if parents[row] >= 0 else float(requests.arrival_s[row]),
             input=int(requests.input_tokens[row]),
             cached=int(requests.cached_tokens[row]),
             output=int(requests.output_tokens[row]),
+            parent=parents[row],
+            think_s=float(requests.think_s[row]),
         )
         for row in range(len(requests))
     ]
+    children: list[list[Request]] = [[] for _ in table]
+    for request in table:
+        assert request.parent < request.row, "a parent is an earlier row"
+        if request.parent >= 0:
+            children[request.parent].append(request)
     sent = [[0] * len(pools) for _ in range(classes)]
 
     def arrive(request: Request) -> None:
@@ -391,8 +409,18 @@ def simulate(
             request.instance = chosen.number
             request.status = UNFINISHED
 
-    events: list[tuple[float, int, int]] = [(request.arrival_s, ARRIVES, request.row) for request in table]
+    events: list[tuple[float, int, int]] = [
+        (request.arrival_s, ARRIVES, request.row) for request in table if request.parent < 0
+    ]
     heapq.heapify(events)
+
+    def release_children(parent: Request, now_s: float) -> None:
+        """The parent has its last token, or has arrived and was refused, just now."""
+        for child in children[parent.row]:
+            assert child.arrival_s == math.inf, "a parent ends once"
+            child.arrival_s = now_s + child.think_s
+            heapq.heappush(events, (child.arrival_s, ARRIVES, child.row))
+
     clock = -math.inf
     while events and events[0][0] <= until_s:
         now_s = events[0][0]
@@ -403,9 +431,13 @@ def simulate(
             _, kind, number = heapq.heappop(events)
             if kind == STEP_ENDS:
                 instances[number].end_step(now_s)
+                for request in instances[number].finished:
+                    release_children(request, now_s)
                 touched.add(number)
             else:
                 arrive(table[number])
+                if table[number].status == REFUSED:
+                    release_children(table[number], now_s)
                 touched.add(table[number].instance)
         for one in instances if now_s < until_s else ():
             if one.step is None and one.start_step():
@@ -419,6 +451,7 @@ def simulate(
         assert all(request.status != UNFINISHED for request in table)
 
     return NaiveResult(
+        arrival_s=[request.arrival_s for request in table],
         first_s=[request.first_s for request in table],
         last_s=[request.last_s for request in table],
         instance=[request.instance for request in table],
