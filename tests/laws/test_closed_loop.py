@@ -155,8 +155,8 @@ def test_a_faster_machine_never_delays_a_lone_session(
     throughput is no lower.
 
     A theorem: at most one request is in flight (L21), so each runs alone on one of equal instances, its steps are
-    those of its own tokens, each no longer than before; by induction no arrival is later. Nothing is said of several sessions, or of
-    instances that differ.
+    those of its own tokens, each no longer than before; by induction no arrival is later. Nothing is said of
+    several sessions, or of instances that differ.
     """
     pool = replace(case.pools[0], serves=None)
     quick = replace(
