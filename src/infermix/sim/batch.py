@@ -13,6 +13,7 @@ import numpy as np
 from infermix.jit import inline, kernel
 from infermix.sim import heap
 from infermix.sim.closed import release_children
+from infermix.sim.gaps import bin_of, count_jump_gaps
 from infermix.sim.kv import blocks_for, blocks_of_steps, steps_that_fit
 from infermix.sim.state import COMPLETED, IDLE, JUMP, MIXED, NONE, STARTED
 from infermix.sim.step import decode_jump_s, decode_step_s
@@ -140,7 +141,9 @@ def _preempt(state: Any, j: int, slot: int) -> None:
         held = row.kv_base + instance.iteration - 1
         queued = 0
         state.requests[i].generated = state.requests[i].output - (row.end - instance.iteration)
+        state.requests[i].stalled_s = instance.start_s
         instance.decoding -= 1
+        state.decoding_of[j, state.requests[i].class_id] -= 1
         instance.kv_tokens -= row.kv_base + instance.iteration
         state.phases[j, row.phase] -= 1
         heap.remove(state.slots[j], instance, slot)
@@ -177,6 +180,7 @@ def _admit(state: Any, j: int, budget: int) -> None:
         if state.requests[i].status != STARTED:
             instance.chunk_cached += state.requests[i].cached
             state.requests[i].status = STARTED
+            state.requests[i].admit_s = instance.start_s
         budget -= _take_chunk(state, j, slot, budget)
 
 
@@ -244,6 +248,8 @@ def finish(state: Any, j: int) -> None:
             state.phases[j], pool.block_tokens, instance.decoding, instance.iteration + 1, k - 1
         )
         instance.kv_peak_blocks = max(instance.kv_peak_blocks, pool.blocks - instance.free_blocks)
+    if instance.decoding > 0:
+        _count_gaps(state, j, k)
     count_steps(instance, k)
     instance.busy_s += state.next_s[j] - instance.start_s
     instance.doing = IDLE
@@ -254,6 +260,23 @@ def finish(state: Any, j: int) -> None:
     instance.chunks = 0
     if instance.running == 0 and instance.wait_head == NONE:
         state.next_s[j] = np.inf
+
+
+@inline
+def _count_gaps(state: Any, j: int, k: int) -> None:
+    """Every decoding sequence waited once for each of the k steps."""
+    instance = state.instances[j]
+    pool = state.pools[instance.pool]
+    mean_s, growth_s = state.next_s[j] - instance.start_s, pool.kv_s * instance.decoding
+    if k > 1:
+        mean_s /= k
+    spread_s = 0.5 * growth_s * (k - 1)
+    place = bin_of(mean_s - spread_s)
+    if place == bin_of(mean_s + spread_s):
+        for c in range(state.gaps.shape[1]):
+            state.gaps[instance.pool, c, place] += k * state.decoding_of[j, c]
+    else:
+        count_jump_gaps(state.gaps[instance.pool], state.decoding_of[j], mean_s - spread_s, growth_s, k)
 
 
 @inline
@@ -273,6 +296,7 @@ def _complete(state: Any, j: int, slot: int) -> None:
     row = state.slots[j, slot]
     heap.remove(state.slots[j], instance, slot)
     instance.decoding -= 1
+    state.decoding_of[j, state.requests[row.request].class_id] -= 1
     instance.kv_tokens -= row.kv_base + instance.iteration
     state.phases[j, row.phase] -= 1
     _release(state, j, slot, row.kv_base + instance.iteration - 1)
@@ -307,6 +331,9 @@ def _end_chunk(state: Any, j: int, slot: int) -> None:
     out = state.requests[i].generated + 1
     if out == 1:
         state.requests[i].first_s = state.next_s[j]
+    else:
+        stall_s = state.next_s[j] - state.requests[i].stalled_s
+        state.gaps[instance.pool, state.requests[i].class_id, bin_of(stall_s)] += 1
     if out == state.requests[i].output:
         _release(state, j, slot, row.prompt)
         return
@@ -315,6 +342,7 @@ def _end_chunk(state: Any, j: int, slot: int) -> None:
     row.end = instance.iteration + state.requests[i].output - out
     row.phase = (1 - row.kv_base) % block_tokens
     instance.decoding += 1
+    state.decoding_of[j, state.requests[i].class_id] += 1
     instance.kv_tokens += row.kv_base + instance.iteration
     state.phases[j, row.phase] += 1
     heap.push(state.slots[j], instance, slot)

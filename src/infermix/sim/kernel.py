@@ -13,6 +13,7 @@ from infermix.jit import inline, kernel
 from infermix.route.view import Ask, FleetView
 from infermix.sim.batch import count_steps, enqueue, finish, plan_steps, start
 from infermix.sim.closed import next_arrival, release_children, take
+from infermix.sim.gaps import count_jump_gaps
 from infermix.sim.kv import blocks_for, blocks_of_steps
 from infermix.sim.state import IDLE, JUMP, NONE, REFUSED, State
 from infermix.sim.step import decode_jump_s, steps_to_reach
@@ -185,6 +186,10 @@ def _stop_jump(state: Any, j: int, until_s: float) -> None:
         took_s = decode_jump_s(pool, base_s, instance.decoding, instance.kv_tokens, k)
     scheduled = blocks_of_steps(state.phases[j], pool.block_tokens, instance.decoding, instance.iteration + 1, k)
     instance.kv_peak_blocks = max(instance.kv_peak_blocks, pool.blocks - instance.free_blocks + scheduled)
+    growth_s = pool.kv_s * instance.decoding
+    first_s = decode_jump_s(pool, base_s, instance.decoding, instance.kv_tokens, 1)
+    if k > 0:
+        count_jump_gaps(state.gaps[instance.pool], state.decoding_of[j], first_s, growth_s, k)
     count_steps(instance, k)
     instance.busy_s += took_s
     instance.planned = 0

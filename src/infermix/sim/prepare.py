@@ -10,7 +10,7 @@ import numpy.typing as npt
 from infermix import jit
 from infermix.arrays import Floats
 from infermix.route.view import FleetView, Promises
-from infermix.sim.state import INSTANCE, NONE, POOL, REQUEST, SLOT, PoolSpec, State
+from infermix.sim.state import GAP_BINS, INSTANCE, NONE, POOL, REQUEST, SLOT, PoolSpec, State
 from infermix.units import SECONDS_PER_HOUR
 from infermix.workload.classes import TrafficClass
 from infermix.workload.requests import Requests
@@ -36,6 +36,8 @@ def make_state(requests: Requests, specs: list[PoolSpec], typical_output: Floats
         typical_output=typical_output,
         heap=np.zeros(int((requests.parent != NONE).sum()), dtype=np.int32),
         counts=np.zeros(2, dtype=np.int64),
+        decoding_of=np.zeros((len(instances), len(requests.class_names)), dtype=np.int32),
+        gaps=np.zeros((len(specs), len(requests.class_names), GAP_BINS), dtype=np.int64),
     )
 
 
@@ -82,7 +84,7 @@ def _request_rows(requests: Requests, u: Floats) -> npt.NDArray[np.void]:
         requests.output_tokens,
     )
     rows["class_id"] = requests.class_id
-    rows["first_s"] = rows["last_s"] = np.nan
+    rows["first_s"] = rows["last_s"] = rows["admit_s"] = np.nan
     rows["instance"] = rows["behind"] = rows["child"] = rows["sibling"] = NONE
     rows["session"], rows["think_s"], rows["parent"] = requests.session, requests.think_s, requests.parent
     rows["prefix"], rows["deadline_s"] = prefix_keys(requests), requests.deadline_s

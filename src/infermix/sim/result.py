@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from infermix.arrays import Floats, Ints
+from infermix.arrays import Bools, Floats, Ints
+from infermix.sim.state import GAP_BINS, GAP_EXPONENT, GAP_PARTS
 from infermix.workload.requests import Requests
 
 UNFINISHED, COMPLETED, REFUSED = 0, 1, 2
@@ -19,6 +20,8 @@ class Run:
     """One simulated run: columns over requests, then columns over instances."""
 
     requests: Requests
+    admit_s: Floats
+    """Start of the step that it was first part of [s]; NaN if it never left the queue."""
     first_s: Floats
     """Time of the first token [s]; NaN if there was none."""
     last_s: Floats
@@ -35,11 +38,23 @@ class Run:
     preemptions: Ints
     seq_steps: Ints
     """Sequences summed over steps: divided by ``steps`` it is the mean batch."""
+    gaps: Ints
+    """[pool, class, bin] times between two tokens of a request; bin i lies between ``gap_edges_s()`` i and i + 1."""
     arrived: int
     """Requests whose arrival was simulated."""
     simulated_s: float
     kernel_s: float
     interrupted: bool = False
+
+    @property
+    def came(self) -> Bools:
+        """Requests whose arrival was simulated: all, unless the run was cut or interrupted."""
+        return np.asarray((self.status != UNFINISHED) | (self.instance >= 0))
+
+    @property
+    def queue_s(self) -> Floats:
+        """Time from arrival to the first step [s]."""
+        return np.asarray(self.admit_s - self.requests.arrival_s)
 
     @property
     def ttft_s(self) -> Floats:
@@ -62,3 +77,14 @@ class Run:
     def request_pool(self) -> Ints:
         """Pool that took each request (-1: none)."""
         return np.where(self.instance >= 0, self.pool[self.instance], -1)
+
+
+def gap_edges_s() -> Floats:
+    """Edges of the bins of ``Run.gaps`` [s]: 64 equal parts of every octave, 1.6 % wide at most.
+
+    >>> edges = gap_edges_s()
+    >>> len(edges) == GAP_BINS + 1, float(edges[64] / edges[0])
+    (True, 2.0)
+    """
+    place = np.arange(GAP_BINS + 1)
+    return np.asarray(np.ldexp(0.5 + place % GAP_PARTS / (2 * GAP_PARTS), place // GAP_PARTS + GAP_EXPONENT))

@@ -119,6 +119,7 @@ def _result(requests: Requests, state: State, arrived: int, interrupted: bool, k
     ends = last_s[np.isfinite(last_s)]
     return Run(
         requests=replace(requests, arrival_s=mine["arrival_s"].copy()),
+        admit_s=mine["admit_s"].copy(),
         first_s=mine["first_s"].copy(),
         last_s=last_s,
         instance=mine["instance"].copy(),
@@ -131,6 +132,7 @@ def _result(requests: Requests, state: State, arrived: int, interrupted: bool, k
         kv_peak_blocks=rows["kv_peak_blocks"].copy(),
         preemptions=rows["preemptions"].copy(),
         seq_steps=rows["seq_steps"].copy(),
+        gaps=state.gaps,
         arrived=arrived,
         simulated_s=float(ends.max()) if len(ends) else 0.0,
         kernel_s=kernel_s,

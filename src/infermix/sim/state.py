@@ -23,6 +23,9 @@ UNFINISHED, COMPLETED, REFUSED, STARTED = 0, 1, 2, 3
 NONE = -1
 NO_CONTEXT_LIMIT = 2**62
 
+GAP_PARTS, GAP_EXPONENT, GAP_BINS = 64, -23, 64 * 40
+"""Bins of the times between tokens: parts of an octave, exponent of the first octave (2**-24 s), and their number."""
+
 OPEN, WAITING = 0, 1
 """Places in ``State.counts``: the next row without a parent that has not arrived, and the size of the heap."""
 
@@ -36,6 +39,8 @@ REQUEST = np.dtype(
         ("session", "i4"), ("think_s", "f4"),
         ("parent", "i4"), ("child", "i4"), ("sibling", "i4"),  # rows; children arrive after the parent's last token
         ("prefix", "i4"), ("deadline_s", "f8"),
+        ("admit_s", "f8"),    # start of the step that it was first part of
+        ("stalled_s", "f8"),  # its last token before the last preemption
     ],
     align=True,
 )  # fmt: skip
@@ -112,6 +117,10 @@ class State(NamedTuple):
     heap: npt.NDArray[np.int32]
     """Rows whose parent has ended, as a heap by arrival."""
     counts: npt.NDArray[np.int64]
+    decoding_of: npt.NDArray[np.int32]
+    """[instance, class] sequences that decode"""
+    gaps: npt.NDArray[np.int64]
+    """[pool, class, bin] times between two tokens of a request"""
 
 
 @dataclass(frozen=True)
