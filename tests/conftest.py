@@ -2,7 +2,7 @@
 
 ``INFERMIX_JIT=0`` runs the kernels as plain Python, some hundred times slower, so that their lines can be counted
 (``make coverage``). Tests that were written for compiled kernels then stop after some seconds and count as skipped;
-whole plans, which simulate in threads, are not started.
+whole plans, which simulate in threads, are not started, and properties are tried on three examples.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from types import FrameType
 
 import pytest
+from hypothesis import is_hypothesis_test, settings
 
 from infermix import jit
 
-SECONDS = 4
+SECONDS = 3
 """A test's time without compilation; ``@pytest.mark.uncompiled_s(N)`` allows N."""
 
 
@@ -26,6 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("compiled_only"):
             item.add_marker(pytest.mark.skip(reason="plans at full size need compiled kernels"))
+        test = getattr(item, "obj", None)
+        if is_hypothesis_test(test):
+            test._hypothesis_internal_use_settings = settings(test._hypothesis_internal_use_settings, max_examples=3)
 
 
 @pytest.fixture(autouse=True)

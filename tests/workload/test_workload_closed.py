@@ -12,6 +12,7 @@ from infermix.workload.arrivals import draw
 from infermix.workload.classes import Part, Slo, TrafficClass
 from infermix.workload.closed import ClosedLoop, profile_stretches
 from infermix.workload.profiles import load_profile
+from infermix.workload.requests import make_requests
 from infermix.workload.rows import Rows, in_order, joined
 from infermix.workload.traces import read_trace
 from infermix.workload.turns import Stretches, stretches, turns_of
@@ -208,3 +209,18 @@ def test_bad_closed_loops(tmp_path: Path, change: dict[str, object], words: list
     with pytest.raises(InputError) as caught:
         draw({"a": TrafficClass(**{**base, **change})}, seed=1, horizon_s=9.0, base_dir=tmp_path)  # type: ignore[arg-type]
     assert [word for word in words if word not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"parent": [-1, -2]}, "parent out of range"),
+        ({"parent": [-1, 1]}, "a row before 1"),
+        ({"parent": [-1, 5]}, "got 5"),
+        ({"think_s": [0.0, -1.0]}, "think_s must be 0 or more"),
+        ({"think_s": [0.0, float("nan")]}, "row 1"),
+    ],
+)
+def test_parents_are_earlier_rows_and_pauses_are_not_negative(columns: dict[str, list[float]], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        make_requests(("a",), [0.0, 1.0], [5, 5], [1, 1], **columns)  # type: ignore[arg-type]

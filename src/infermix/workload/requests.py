@@ -76,7 +76,8 @@ def make_requests(
     Raises
     ------
     InputError
-        If arrivals descend, a length is not positive, or cached is not below input.
+        If arrivals descend, a length is not positive, cached is not below input, a parent is not an earlier row, or a
+        pause is negative.
     """
     arrival = np.ascontiguousarray(arrival_s, dtype=np.float64)
     n = len(arrival)
@@ -115,6 +116,17 @@ def _check_rows(table: Requests, where: str) -> None:
         if n and values.min() < low:
             row = int(np.argmax(values < low))
             raise InputError(f"{name} below {low}", where=f"{where} row {row}", value=int(values[row]))
+    wrong = (table.parent < -1) | (table.parent >= np.arange(n))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        allowed = f"-1, or a row before {row}"
+        raise InputError(
+            "parent out of range", where=f"{where} row {row}", value=int(table.parent[row]), allowed=allowed
+        )
+    if n and not np.all(table.think_s >= 0.0):
+        row = int(np.argmin(table.think_s >= 0.0))
+        at = f"{where} row {row}"
+        raise InputError("think_s must be 0 or more", where=at, value=float(table.think_s[row]))
     if n and np.any(table.cached_tokens >= table.input_tokens):
         row = int(np.argmax(table.cached_tokens >= table.input_tokens))
         held = int(table.cached_tokens[row])
