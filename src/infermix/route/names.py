@@ -34,5 +34,6 @@ def check_policy(name: str, where: str) -> None:
     """InputError with the near miss unless the policy is known, or named as a function in a file."""
     if name in POLICIES or split_file(name):
         return
-    mend = near_miss(name, POLICIES) or "or FILE.py:FUNCTION"
-    raise InputError("unknown policy", where=where, value=name, allowed=", ".join(POLICIES), mend=mend)
+    allowed = f"{', '.join(POLICIES)}, FILE.py:FUNCTION"
+    mend = "" if ":" in name else near_miss(name, POLICIES)
+    raise InputError("unknown policy", where=where, value=name, allowed=allowed, mend=mend)

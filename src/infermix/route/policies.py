@@ -79,13 +79,19 @@ def _least_wait_in(view: FleetView, ask: Ask, pool: int) -> int:
 
 @kernel
 def least_wait(view: FleetView, ask: Ask) -> int:
-    """The instance that would turn to the request first; ties go to the emptier batch, then in turn."""
+    """The instance that would turn to the request first; ties go to the emptier batch, then in turn.
+
+    Wins where every instance keeps every promise that is made, so that only queues matter.
+    """
     return _least_wait_in(view, ask, -1)
 
 
 @kernel
 def pool_split(view: FleetView, ask: Ask) -> int:
-    """Follow the plan's shares: the pool furthest behind its share of the class, and least wait inside it."""
+    """Follow the plan's shares: the pool furthest behind its share of the class, and least wait inside it.
+
+    Wins where traffic is as planned: what is proved is this, and classes keep out of each other's way.
+    """
     total = 0
     for p in range(view.share.shape[1]):
         total += view.sent[ask.class_id, p]

@@ -1,0 +1,188 @@
+"""Every routing policy on the same requests and the same fleets: attainment, latency, money, turns that came home.
+
+    python benchmarks/policies.py [requests]
+
+Cases: examples/mixed-32.toml at its own load and at many times that; the fleet that ``infermix plan`` gives
+examples/coding-lane.toml, at its load, with the mix shifted, and a quarter over; recorded agent sessions, and a
+recorded conversation with the ids of its prompt blocks (``TRACES``, left out where there are none). Prints the tables
+of docs/design/routing.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from infermix.arrays import Floats, Ints
+from infermix.catalog.query import find_model
+from infermix.fleet import Fleet, PoolRow, make_fleet
+from infermix.metrics.goodput import meets
+from infermix.plan.problem import Study, load_study, parse_study
+from infermix.plan.question import offered, open_facts
+from infermix.plan.routing import usd_per_s_of
+from infermix.route.names import POLICIES
+from infermix.sim.prepare import prefix_keys
+from infermix.sim.result import Run
+from infermix.sim.run import simulate_fleet
+from infermix.workload.requests import Requests
+from infermix.workload.traces import read_trace
+
+ROOT = Path(__file__).parents[1]
+TRACES = ROOT.parent / "shared" / "data" / "traces"
+REQUESTS = 100_000
+LANE_FLEET = {  # what `infermix plan examples/coding-lane.toml` answers; a share of 0: only spilled requests
+    "mi355x-x8-tp1": {
+        "system": "mi355x-x8", "tp": 1, "instances": 8, "weights": "mxfp4", "kv": "fp8", "max_batched_tokens": 2048,
+        "serves": {"chat": 0.5475580089731562, "coding": 0.0},
+    },
+    "cs3-x3": {
+        "system": "cs3", "stages": 3, "instances": 2, "weights": "mxfp4",
+        "serves": {"chat": 0.4524419910268438, "coding": 1.0},
+    },
+}  # fmt: skip
+AGENTS = {
+    "model": "gpt-oss-120b",
+    "traffic": {
+        "coding": {
+            "trace": str(TRACES / "agentic_coding.parquet"),
+            "sessions": 400,
+            "slo": {"ttft_s": 1.5, "tpot_s": 0.01},
+            "value_of_time_usd_per_hour": 60.0,
+        }
+    },
+    "fleet": {
+        "hopper": {"system": "h200-x8", "tp": 2, "instances": 8, "kv": "fp8"},
+        "blackwell": {"system": "b200-x8", "tp": 1, "instances": 8, "kv": "fp8"},
+    },
+}
+CONVERSATION = {
+    "model": "gpt-oss-120b",
+    "traffic": {
+        "chat": {
+            "trace": str(TRACES / "mooncake_conversation.parquet"),
+            "slo": {"ttft_s": 2.0, "tpot_s": 0.02},
+            "value_of_time_usd_per_hour": 20.0,
+        }
+    },
+    "fleet": {
+        "hopper": {"system": "h100-x1", "tp": 1, "instances": 4},
+        "cdna": {"system": "mi300x-x1", "tp": 1, "instances": 2},
+        "blackwell": {"system": "b200-x1", "tp": 1, "instances": 1},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fleet and the requests that every policy gets."""
+
+    title: str
+    study: Study
+    fleet: Fleet
+    requests: Requests
+
+
+def faster(study: Study, **factors: float) -> Study:
+    """The study with each class offered so many times as fast."""
+    traffic = {
+        name: msgspec.structs.replace(cls, rate_per_s=(cls.rate_per_s or 0.0) * factors[name])
+        for name, cls in study.traffic.items()
+    }
+    return msgspec.structs.replace(study, traffic=traffic)
+
+
+def case_of(title: str, study: Study, requests: int | None) -> Case:
+    """The study's requests on its own fleet."""
+    facts = open_facts(study)
+    drawn = offered(study, find_model(study.model, facts), seed=1, requests=requests)
+    return Case(title, study, make_fleet(facts, study.fleet, study.model, tuple(study.traffic), title), drawn.requests)
+
+
+def with_blocks(case: Case) -> Case:
+    """The same case, its requests with the block ids of their trace."""
+    (cls,) = case.study.traffic.values()
+    trace = read_trace(str(cls.trace))
+    assert len(trace.t_s) == len(case.requests)
+    return replace(case, requests=replace(case.requests, block_start=trace.block_start, block_ids=trace.block_ids))
+
+
+def cases(requests: int) -> Iterator[Case]:
+    """All cases whose data is at hand."""
+    mixed, lane = (load_study(ROOT / "examples" / f"{name}.toml") for name in ("mixed-32", "coding-lane"))
+    yield case_of("Thirty-two instances, light load", mixed, requests)
+    yield case_of("Thirty-two instances, 40 times the load", faster(mixed, chat=40.0), requests)
+    worth = msgspec.structs.replace(lane.traffic["coding"], value_of_time_usd_per_hour=60.0)
+    fleet = {name: msgspec.convert(pool, PoolRow) for name, pool in LANE_FLEET.items()}
+    lane = msgspec.structs.replace(lane, fleet=fleet, traffic={**lane.traffic, "coding": worth})
+    yield case_of("Coding lane, the load it was planned for", lane, requests)
+    shifted = faster(lane, coding=0.5, chat=1.4)
+    yield case_of("Coding lane, half the coding, 40 % more chat", shifted, requests)
+    yield case_of("Coding lane, a quarter more of both", faster(lane, coding=1.25, chat=1.25), requests)
+    if not TRACES.exists():
+        return
+    yield case_of("Recorded agent sessions, 400 at work", parse_study(AGENTS, "agents"), requests)
+    yield with_blocks(case_of("Mooncake conversation as recorded", parse_study(CONVERSATION, "conversation"), None))
+
+
+def home_share(run: Run, keys: Ints) -> float:
+    """Of requests whose key was seen before, the share that went where the last one with that key did."""
+    rows = np.flatnonzero((keys >= 0) & (run.instance >= 0))
+    rows = rows[np.lexsort((run.requests.arrival_s[rows], keys[rows]))]
+    again = keys[rows][1:] == keys[rows][:-1]
+    stayed = run.instance[rows][1:] == run.instance[rows][:-1]
+    return float(stayed[again].mean()) if again.any() else float("nan")
+
+
+def attainments(case: Case, run: Run) -> list[float]:
+    """Of each class."""
+    requests, times = run.requests, (run.ttft_s, run.tpot_s, run.e2e_s)
+    uncached = requests.input_tokens - requests.cached_tokens
+    found = []
+    for c, cls in enumerate(case.study.traffic.values()):
+        mine = requests.class_id == c
+        found.append(float(meets(cls.slo, *(t[mine] for t in times), uncached[mine]).mean()))
+    return found
+
+
+def busy_usd_per_mtok(case: Case, run: Run, usd_per_s: dict[str, float]) -> float:
+    """Price of the time that instances worked, over a million output tokens."""
+    prices = np.array([usd_per_s.get(pool.name, np.nan) for pool in case.fleet.pools])[run.pool]
+    return float((run.busy_s * prices).sum() / run.requests.output_tokens[run.status == 1].sum() * 1e6)
+
+
+def row(case: Case, name: str) -> str:
+    """One line of a table."""
+    usd = usd_per_s_of(case.study, case.fleet)
+    run = simulate_fleet(case.fleet, case.requests, name, seed=1, classes=case.study.traffic, usd_per_s=usd)
+    keys = prefix_keys(case.requests)
+    keys = np.where(keys >= 0, keys, case.requests.session)
+    ttft, tpot = (_points(t, 1e3) for t in (run.ttft_s, run.tpot_s))
+    met = " / ".join(f"{x:.2%}" for x in attainments(case, run))
+    home, cost = home_share(run, keys), busy_usd_per_mtok(case, run, usd)
+    times = f"{ttft[0]:,.0f} | {ttft[1]:,.0f} | {tpot[0]:.2f} | {tpot[1]:.2f}"
+    return f"| `{name}` | {met} | {times} | {cost:.2f} | {'' if np.isnan(home) else f'{home:.0%}'} |"
+
+
+def _points(times: Floats, factor: float) -> tuple[float, float]:
+    p50, p99 = np.nanpercentile(times, [50, 99]) * factor
+    return float(p50), float(p99)
+
+
+def main(requests: int = REQUESTS) -> int:
+    for case in cases(requests):
+        classes, n = " / ".join(case.study.traffic), len(case.requests)
+        print(f"\n### {case.title}\n\n{n:,} requests.\n")
+        print(f"| policy | attained: {classes} | TTFT p50 ms | p99 | TPOT p50 ms | p99 | busy USD/Mtok out | home |")
+        print("|---|---|---|---|---|---|---|---|")
+        for name in POLICIES:
+            print(row(case, name), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:2])))
