@@ -10,7 +10,7 @@ import pytest
 
 from infermix.catalog.load import catalog
 from infermix.catalog.query import figure
-from infermix.cli.main import main
+from infermix.cli import main as command_line
 
 STUDY = """
 model = "llama-3.1-8b"
@@ -54,7 +54,7 @@ def test_every_figure_of_every_answer_resolves(command: str, tmp_path: Path) -> 
     study.write_text(STUDY, encoding="utf-8")
     arguments = [str(study) if word == "STUDY" else word for word in COMMANDS[command]]
     with pytest.raises(SystemExit) as left:
-        main([*arguments, "--json", str(out)])
+        command_line.main([*arguments, "--json", str(out)])
     assert left.value.code in (0, 1)
     found = ids(json.loads(out.read_text(encoding="utf-8")))
     assert bool(found) != (command in NONE_USED)
@@ -62,6 +62,4 @@ def test_every_figure_of_every_answer_resolves(command: str, tmp_path: Path) -> 
 
 
 def test_every_command_is_asked() -> None:
-    from infermix.cli.main import COMMANDS as known
-
-    assert {name.split()[0] for name in COMMANDS} == set(known)
+    assert {name.split()[0] for name in COMMANDS} == set(command_line.COMMANDS)
