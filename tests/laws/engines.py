@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 
+from infermix.route.names import POLICIES
+from infermix.route.view import Promises
 from infermix.workload.requests import Requests
 from tests.naive import policies
 from tests.naive.sim import COMPLETED, REFUSED, UNFINISHED, NaivePool, NaiveResult, Policy, simulate
@@ -14,11 +16,7 @@ from tests.naive.sim import COMPLETED, REFUSED, UNFINISHED, NaivePool, NaiveResu
 naive_engine = simulate
 
 _STATUS = {0: UNFINISHED, 1: COMPLETED, 2: REFUSED}
-_BY_NAME: dict[Policy, str] = {
-    policies.round_robin: "round_robin",
-    policies.least_wait: "least_wait",
-    policies.pool_split: "pool_split",
-}
+_BY_NAME: dict[Policy, str] = {getattr(policies, name): name for name in POLICIES if hasattr(policies, name)}
 
 
 def kernel_engine(
@@ -29,6 +27,7 @@ def kernel_engine(
     share: list[list[float]] | None = None,
     until_s: float = math.inf,
     typical_output_tokens: list[float] | None = None,
+    promises: Promises | None = None,
     seed: int = 0,
 ) -> NaiveResult:
     """The compiled simulator. A naive policy stands for the compiled one of its name; others are compiled."""
@@ -52,6 +51,7 @@ def kernel_engine(
             prefill_s_per_token=pool.prefill_s_per_token,
             step_s=pool.step_s,
             max_context=pool.max_context,
+            usd_per_s=pool.usd_per_s,
         )
         for pool in pools
     ]
@@ -64,6 +64,7 @@ def kernel_engine(
         share=np.array(shares, dtype=np.float64).reshape(classes, len(pools)),
         until_s=until_s,
         typical_output_tokens=np.array(typical, dtype=np.float64),
+        promises=promises,
         seed=seed,
     )
     return NaiveResult(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from infermix import rng
-from infermix.route.view import Ask, FleetView
+from infermix.route.view import Ask, FleetView, Promises
 from infermix.workload.requests import Requests
 
 Policy = Callable[[FleetView, Ask], int]
@@ -42,6 +42,22 @@ class NaivePool:
     prefill_s_per_token: float
     step_s: float
     max_context: int = 10**9
+    usd_per_s: float = math.nan
+
+    def step_line(self) -> tuple[float, float]:
+        """Base and slope of the decode step over the batch: least squares of relative errors at powers of two."""
+        most = self.max_num_seqs
+        batches = sorted({2**k for k in range(20) if 2**k <= most} | {most})
+        times = [self.decode_s[n] + self.per_seq_s * n for n in batches]
+        if most == 1:
+            return times[0], 0.0
+        weights = [1.0 / t**2 for t in times]
+        w, wn = sum(weights), sum(u * n for u, n in zip(weights, batches, strict=True))
+        wnn = sum(u * n * n for u, n in zip(weights, batches, strict=True))
+        wt = sum(u * t for u, t in zip(weights, times, strict=True))
+        wnt = sum(u * n * t for u, n, t in zip(weights, batches, times, strict=True))
+        slope = (w * wnt - wn * wt) / (w * wnn - wn * wn)
+        return (wt - slope * wn) / w, slope
 
     def serves_class(self, class_id: int) -> bool:
         return self.serves is None or class_id in self.serves
@@ -325,6 +341,7 @@ def simulate(
     share: list[list[float]] | None = None,
     until_s: float = math.inf,
     typical_output_tokens: list[float] | None = None,
+    promises: Promises | None = None,
     seed: int = 0,
 ) -> NaiveResult:
     """Run all requests. Without ``share`` every pool has an equal one; without ``typical_output_tokens`` it is 1."""
@@ -337,6 +354,10 @@ def simulate(
         assert 1 <= pool.max_num_seqs <= pool.max_batched_tokens
         assert len(pool.decode_s) == len(pool.mixed_s) == pool.max_batched_tokens + 1
 
+    if promises is None:
+        never, nothing = np.full(classes, math.inf), np.zeros(classes)
+        promises = Promises(never, nothing, never, never, nothing, np.zeros(classes, dtype=np.bool_))
+    lines = [pool.step_line() for pool in pools]
     instances: list[Instance] = []
     for number, pool in enumerate(pools):
         for _ in range(pool.instances):
@@ -384,6 +405,12 @@ def simulate(
             age_s=np.zeros(len(instances), dtype=np.float64),
             share=np.array(share, dtype=np.float64),
             sent=np.array(sent, dtype=np.int64),
+            kv_capacity_tokens=np.array([one.pool.capacity_tokens() for one in instances], dtype=np.int64),
+            step_base_s=np.array([lines[one.pool_number][0] for one in instances], dtype=np.float64),
+            step_per_seq_s=np.array([lines[one.pool_number][1] for one in instances], dtype=np.float64),
+            step_per_kv_s=np.array([one.pool.kv_s for one in instances], dtype=np.float64),
+            usd_per_s=np.array([one.pool.usd_per_s for one in instances], dtype=np.float64),
+            **promises._asdict(),
         )
         ask = Ask(
             number=request.row,

@@ -4,20 +4,14 @@ There are no true output lengths here, and nothing that a real gateway could not
 are per instance and exact as of the last change of that instance (admission, finished step that
 carried a prompt chunk, finished request); ``age_s`` says how old the reading is. Modelled speeds
 are as old as the step table, prices and promises as old as the study: neither changes while a
-gateway runs. Views built by hand may leave out what their policy does not read.
+gateway runs.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from infermix.arrays import Bools, Floats, Ints
-
-_LEFT_OUT: Floats = np.zeros(0)
-_NONE_LEFT_OUT: Ints = np.zeros(0, dtype=np.int64)
-_NO_LEFT_OUT: Bools = np.zeros(0, dtype=np.bool_)
 
 
 class Promises(NamedTuple):
@@ -67,25 +61,25 @@ class FleetView(NamedTuple):
     """[class, pool] the share of the class that the plan sends to the pool."""
     sent: Ints
     """[class, pool] requests of the class sent to the pool so far; exact, the gateway's own count."""
-    kv_capacity_tokens: Ints = _NONE_LEFT_OUT
+    kv_capacity_tokens: Ints
     """Tokens that the KV cache holds; static."""
-    step_base_s: Floats = _LEFT_OUT
+    step_base_s: Floats
     """Modelled seconds of a decode step: this, and the next two for what it carries; static, and a straight line
     through a curve (``docs/design/routing.md`` says how far off)."""
-    step_per_seq_s: Floats = _LEFT_OUT
+    step_per_seq_s: Floats
     """For each sequence."""
-    step_per_kv_s: Floats = _LEFT_OUT
+    step_per_kv_s: Floats
     """For each KV token read."""
-    usd_per_s: Floats = _LEFT_OUT
+    usd_per_s: Floats
     """Price of the instance, its share of whole systems [USD/s]; static. NaN: unknown, and then held to be dearer
     than every known price."""
-    slo_ttft_s: Floats = _LEFT_OUT
+    slo_ttft_s: Floats
     """[class] this and what follows: see ``Promises``."""
-    slo_ttft_s_per_token: Floats = _LEFT_OUT
-    slo_tpot_s: Floats = _LEFT_OUT
-    slo_e2e_s: Floats = _LEFT_OUT
-    delay_usd_per_s: Floats = _LEFT_OUT
-    refuse_late: Bools = _NO_LEFT_OUT
+    slo_ttft_s_per_token: Floats
+    slo_tpot_s: Floats
+    slo_e2e_s: Floats
+    delay_usd_per_s: Floats
+    refuse_late: Bools
 
 
 class Ask(NamedTuple):
