@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from infermix.catalog.load import Catalog
 from infermix.catalog.parse import check_keys, convert, toml
 from infermix.catalog.query import find_model
-from infermix.cost.rent import hourly_price
-from infermix.errors import InfermixError, InputError, located
+from infermix.errors import InputError, located
 from infermix.fleet import Fleet, PoolRow, make_fleet
-from infermix.metrics.goodput import meets
-from infermix.metrics.latency import percentiles
-from infermix.perf.figures import of_deployment, with_roots
-from infermix.perf.table import compile_table
 from infermix.plan.problem import Study, load_study
-from infermix.plan.question import offered, open_facts
+from infermix.plan.question import open_facts
 from infermix.plan.result import Plan
-from infermix.sim.result import COMPLETED, REFUSED, UNFINISHED, Run
-from infermix.units import SECONDS_PER_HOUR, TOKENS_PER_MTOK
-from infermix.workload.arrivals import Drawn
+from infermix.summary.running import run_seeds
+from infermix.summary.simulation import Simulation
+from infermix.summary.whole import summarise
 from infermix.workload.classes import Slo, TrafficClass
 
 SPEEDS = ("nominal", "low", "both")
@@ -40,11 +32,16 @@ def plan(study: str | Path | Study, *, progress: Progress | None = None) -> Plan
     return make_plan(_opened(study), progress)
 
 
-def report(plan: Plan, path: str | Path) -> None:
-    """Write a plan as one self-contained HTML page."""
-    from infermix.report.html import write_report
+def report(found: Plan | Mapping[str, Any], path: str | Path) -> None:
+    """Write a plan, or what ``simulate`` found, as one self-contained HTML page."""
+    if isinstance(found, Plan):
+        from infermix.report.html import write_report
 
-    write_report(plan, path)
+        write_report(found, path)
+        return
+    from infermix.report.simulation import write_simulation
+
+    write_simulation(found, path)
 
 
 def workload(profile: str, *, slo: Slo, rate_per_s: float | None = None, sessions: int | None = None) -> TrafficClass:
@@ -58,17 +55,23 @@ def workload(profile: str, *, slo: Slo, rate_per_s: float | None = None, session
     return cls
 
 
-def simulate(
+def simulate(study: str | Path | Study, **choices: Any) -> dict[str, Any]:
+    """Simulate a study's traffic on a fleet, in the keys of the command line; choices as in ``simulated``."""
+    return summarise(simulated(study, **choices))
+
+
+def simulated(
     study: str | Path | Study,
     *,
     fleet: str | Path | Fleet | None = None,
     instances: int | None = None,
     requests: int | None = None,
     seed: int | None = None,
+    seeds: int = 1,
     policy: str | None = None,
     speeds: str | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
+) -> Simulation:
     """Simulate a study's traffic on a fleet.
 
     Parameters
@@ -79,13 +82,20 @@ def simulate(
     policy
         A packaged policy or one registered with ``@im.policy``, or ``FILE.py:FUNCTION``; else the study's.
     requests
-        Draw or repeat the traffic to so many requests.
+        Draw or repeat the traffic to so many requests, under every seed.
+    seed, seeds
+        The first seed (the study's unless told), and how many in a row are simulated.
     speeds
         ``nominal``, ``low`` or ``both``; a plan's fleet is simulated at both unless told otherwise.
+
+    An interrupt (Ctrl-C) ends the runs; what was simulated until then is returned with ``interrupted`` set.
     """
     opened = _opened(study)
     choose = _policy(opened, policy)
     facts = open_facts(opened)
+    for name, count in (("requests", requests), ("seeds", seeds)):
+        if count is not None and count < 1:
+            raise InputError(f"{name} must be 1 or more", value=count)
     used, planned = _fleet(opened, facts, fleet, instances)
     wanted = speeds or ("both" if planned else "nominal")
     if wanted not in SPEEDS:
@@ -93,15 +103,17 @@ def simulate(
     with located(f"{opened.path}: model"):
         model = find_model(opened.model, facts)
     first = opened.simulate.seed if seed is None else seed
-    if requests is not None and requests < 1:
-        raise InputError("requests must be 1 or more", value=requests)
-    minimum = 0 if requests is not None else opened.prove.requests_per_class
-    drawn = offered(opened, model, seed=first, requests=requests, min_per_class=minimum)
-    runs = {
-        s: _run(opened, used, drawn, s, first, choose, progress)
-        for s in (("nominal", "low") if wanted == "both" else (wanted,))
-    }
-    return summarise(opened, used, drawn, runs, seed=first, policy=policy or opened.simulate.policy)
+    return run_seeds(
+        opened,
+        used,
+        model,
+        seeds=range(first, first + seeds),
+        speeds=("nominal", "low") if wanted == "both" else (wanted,),
+        policy=choose,
+        policy_name=policy or opened.simulate.policy,
+        requests=requests,
+        progress=progress,
+    )
 
 
 def _opened(study: str | Path | Study) -> Study:
@@ -114,30 +126,6 @@ def _policy(study: Study, name: str | None) -> Any:
     from infermix.route.registry import find_policy
 
     return policy_of(study) if name is None else find_policy(name)
-
-
-def _run(
-    study: Study,
-    fleet: Fleet,
-    drawn: Drawn,
-    speed: str,
-    seed: int,
-    policy: Any,
-    progress: Callable[[int, int], None] | None,
-) -> Run:
-    from infermix.plan.routing import usd_per_s_of
-    from infermix.sim.run import simulate_fleet
-
-    return simulate_fleet(
-        fleet,
-        drawn.requests,
-        policy,
-        speed=speed,
-        seed=seed,
-        progress=progress,
-        classes=study.traffic,
-        usd_per_s=usd_per_s_of(study, fleet),
-    )
 
 
 def _fleet(study: Study, facts: Catalog, fleet: str | Path | Fleet | None, instances: int | None) -> tuple[Fleet, bool]:
@@ -195,116 +183,3 @@ def _plan_rows(rows: list[Any], where: str) -> dict[str, PoolRow]:
         if row.instances > 0:
             found[row.name or f"pool{i}"] = row
     return found
-
-
-def summarise(
-    study: Study, fleet: Fleet, drawn: Drawn, runs: dict[str, Run], *, seed: int, policy: str
-) -> dict[str, Any]:
-    """What a simulation found, in the keys of the command line; times and pools are of the first run."""
-    run = next(iter(runs.values()))
-    counts = {
-        name: int((run.status == code).sum())
-        for name, code in (("completed", COMPLETED), ("refused", REFUSED), ("unfinished", UNFINISHED))
-    }
-    classes = {name: _class_row(study, runs, c, name) for c, name in enumerate(run.requests.class_names)}
-    required = "low" if "low" in runs and study.prove.speeds == "low" else next(iter(runs))
-    key = "attainment_low" if required == "low" and "nominal" in runs else "attainment"
-    return {
-        "requests": len(run.requests),
-        **counts,
-        "simulated_s": run.simulated_s,
-        "kernel_s": run.kernel_s,
-        "peak_rss_bytes": _peak_rss_bytes(),
-        "seed": seed,
-        "policy": policy,
-        "speeds": list(runs),
-        "interrupted": run.interrupted,
-        "classes": classes,
-        "pools": {pool.name: _pool_row(fleet, run, p) for p, pool in enumerate(fleet.pools)},
-        "clipped": {name: n for name, n in drawn.clipped.items() if n},
-        "promises_kept": all(row[key] >= row["promised"] for row in classes.values()),
-        "usd_per_mtok": _usd_per_mtok(study, fleet, run),
-        "figures": _figures(study, fleet),
-    }
-
-
-def _figures(study: Study, fleet: Fleet) -> list[str]:
-    """Ids of the catalogue figures that the fleet's speeds and prices came from."""
-    found = [id_ for pool in fleet.pools for id_ in of_deployment(pool.deployment)]
-    prices = study.market.prices if study.market else {}
-    for pool in fleet.pools:
-        system = pool.deployment.system
-        try:
-            found += hourly_price(system, study.cost_basis, study.cost, prices.get(system.id)).figures
-        except InfermixError:
-            continue
-    return with_roots(open_facts(study), found)
-
-
-def _class_row(study: Study, runs: dict[str, Run], c: int, name: str) -> dict[str, Any]:
-    slo = study.traffic[name].slo
-    row: dict[str, Any] = {"promised": slo.attainment}
-    for i, (speed, run) in enumerate(runs.items()):
-        suffix = "" if i == 0 else f"_{speed}"
-        mine = run.requests.class_id == c
-        uncached = (run.requests.input_tokens - run.requests.cached_tokens)[mine]
-        times = {"ttft_s": run.ttft_s[mine], "tpot_s": run.tpot_s[mine], "e2e_s": run.e2e_s[mine]}
-        good = meets(slo, times["ttft_s"], times["tpot_s"], times["e2e_s"], uncached)
-        row |= {f"{key}{suffix}": percentiles(values) for key, values in times.items()}
-        row[f"attainment{suffix}"] = float(good.mean()) if len(good) else 0.0
-        row[f"goodput_per_s{suffix}"] = float(good.sum() / run.simulated_s) if run.simulated_s else 0.0
-        row.setdefault("requests", len(good))
-    return row
-
-
-def _pool_row(fleet: Fleet, run: Run, p: int) -> dict[str, Any]:
-    pool, mine = fleet.pools[p], run.pool == p
-    done = (run.request_pool == p) & (run.status == COMPLETED)
-    blocks = compile_table(pool.deployment).blocks
-    steps = run.steps[mine].sum()
-    return {
-        "system": pool.deployment.system.id,
-        "deployment": pool.deployment.name,
-        "instances": pool.instances,
-        "busy": float(run.busy_s[mine].mean() / run.simulated_s) if run.simulated_s else 0.0,
-        "batch": float(run.seq_steps[mine].sum() / steps) if steps else 0.0,
-        "kv_peak": float(run.kv_peak_blocks[mine].max() / blocks),
-        "preemptions": int(run.preemptions[mine].sum()),
-        "tokens": {
-            "input": int(run.requests.input_tokens[done].sum()),
-            "output": int(run.requests.output_tokens[done].sum()),
-        },
-    }
-
-
-def _usd_per_mtok(study: Study, fleet: Fleet, run: Run) -> dict[str, float] | None:
-    """Cost of a million tokens laid on input, on output, or on both; None without prices on the study's basis."""
-    prices = study.market.prices if study.market else {}
-    try:
-        hourly = sum(
-            p.systems
-            * hourly_price(
-                p.deployment.system, study.cost_basis, study.cost, prices.get(p.deployment.system.id)
-            ).usd_per_hour
-            for p in fleet.pools
-        )
-    except InfermixError:
-        return None
-    done = run.status == COMPLETED
-    tokens = np.array([run.requests.input_tokens[done].sum(), run.requests.output_tokens[done].sum()], dtype=float)
-    if not tokens.all() or not run.simulated_s:
-        return None
-    spent = hourly / SECONDS_PER_HOUR * run.simulated_s * TOKENS_PER_MTOK
-    laid_on = {"input": tokens[0], "output": tokens[1], "blended": tokens.sum()}
-    return {name: float(spent / amount) for name, amount in laid_on.items()}
-
-
-def _peak_rss_bytes() -> int:
-    """Highest memory of this process so far [bytes]; on Linux without what its parent had when it started it."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next((x for x in status.read_text().splitlines() if x.startswith("VmHWM:")), "")
-        if line:
-            return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
-from infermix.arrays import Bools, Floats, Ints
+from infermix.arrays import Bools, Floats
 
 
-def session_times(session: Ints, arrival_s: Floats, last_s: Floats) -> tuple[Floats, Bools]:
+def session_times(session: npt.NDArray[np.integer[Any]], arrival_s: Floats, last_s: Floats) -> tuple[Floats, Bools]:
     """First arrival to last token of each session [s], and whether all of its requests ended.
 
     Rows without a session (-1) are left out; a session with a request that did not end has NaN.
@@ -21,6 +24,6 @@ def session_times(session: Ints, arrival_s: Floats, last_s: Floats) -> tuple[Flo
     first = np.full(len(names), np.inf)
     last = np.full(len(names), -np.inf)
     np.minimum.at(first, place, arrival_s[mine])
-    np.maximum.at(last, place, last_s[mine])  # NaN stays NaN
+    np.maximum.at(last, place, np.where(np.isnan(last_s[mine]), np.inf, last_s[mine]))
     whole = np.isfinite(last)
     return np.where(whole, last - first, np.nan), whole

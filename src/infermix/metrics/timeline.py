@@ -34,9 +34,7 @@ class Timeline:
     attainment: Floats
 
 
-def timeline(
-    arrival_s: Floats, last_s: Floats, taken: Bools, good: Bools, end_s: float, bins: int = BINS
-) -> Timeline:
+def timeline(arrival_s: Floats, last_s: Floats, taken: Bools, good: Bools, end_s: float, bins: int = BINS) -> Timeline:
     """The course of a run from 0 to ``end_s``.
 
     Parameters

@@ -7,11 +7,11 @@ letters keep their size at any width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from infermix.plan.result import ClassPlan, FrontierPoint, Plan
+from infermix.plan.result import FrontierPoint, Plan
 from infermix.report import words
 
 
@@ -194,16 +194,20 @@ def cdfs(plan: Plan) -> dict[str, list[Plot]]:
     found: dict[str, list[Plot]] = {}
     for name, c in plan.classes.items():
         wanted = [k for k in words.TARGETS if k in c.cdf and (k != "e2e_s" or "e2e_s" in c.slo)]
-        found[name] = [plot for key in wanted if (plot := _cdf(name, c, key)) is not None]
+        plots = (cdf_plot(name, c.slo, key, c.cdf.get(key, ()), c.cdf_low.get(key, ())) for key in wanted)
+        found[name] = [plot for plot in plots if plot is not None]
     return found
 
 
-def _cdf(name: str, c: ClassPlan, key: str) -> Plot | None:
-    nominal, low = _quantiles(c.cdf.get(key, ())), _quantiles(c.cdf_low.get(key, ()))
+def cdf_plot(
+    name: str, slo: Mapping[str, float], key: str, at_nominal: Sequence[float], at_low: Sequence[float]
+) -> Plot | None:
+    """Share of a class's requests by one of its times, with what was promised; None without any time."""
+    nominal, low = _quantiles(at_nominal), _quantiles(at_low)
     values = [x for x, _ in nominal + low]
     if not values:
         return None
-    target = c.slo.get(key)
+    target = slo.get(key)
     left, right = min(values), max([*values, target or 0.0])
     axis = Axis(left / 1.1, max(right * 1.25, left * 3))
     curves = [
@@ -220,7 +224,7 @@ def _cdf(name: str, c: ClassPlan, key: str) -> Plot | None:
         y_ticks=[Tick(y, f"{y}%") for y in (0, 25, 50, 75, 100)],
         curves=curves,
         promise=None if target is None else Tick(axis.place(target), f"promised {words.seconds(target)}"),
-        level=Tick(100 * c.slo.get("attainment", 1.0), ""),
+        level=Tick(100 * slo.get("attainment", 1.0), ""),
     )
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infermix.plan.result import Plan, SingleChip, Why
-from infermix.report import words
+from infermix.report import run_words, words
 
 WIDTH = 100
 _GOOD, _BAD, _SOFT = "green", "red", "dim"
@@ -35,8 +35,15 @@ def print_run(summary: Mapping[str, Any], console: Console) -> None:
     said += [f"peak memory {words.quantity(summary['peak_rss_bytes'], 'byte')}"]
     said += [f"policy {summary['policy']}"] if summary.get("policy") else []
     said += [f"{speed if isinstance(speed, str) else words.joined(speed)} speeds"] if speed else []
+    seeds = summary.get("seeds", ())
+    said += [f"seeds {seeds[0]} to {seeds[-1]} (times: mean over seeds; pools: the first)"] if len(seeds) > 1 else []
     _say(console, Text(", ".join(said)))
-    _show(console, _run_classes(summary.get("classes", {})), _run_pools(summary.get("pools", {})))
+    if summary.get("interrupted"):
+        _say(console, Text(f"Interrupted: {run_words.came(summary)}", style=_BAD))
+    classes, pools = summary.get("classes", {}), summary.get("pools", {})
+    for line in run_words.refusals(classes):
+        _say(console, Text(line, style=_BAD))
+    _show(console, _run_classes(classes), _run_pools(pools), _run_costs(pools))
     if costs := summary.get("usd_per_mtok"):
         each = (f"{words.money(costs.get(key))} {key}" for key in ("input", "output", "blended"))
         _say(console, Text(f"Cost per million tokens: {', '.join(each)}"))
@@ -220,7 +227,8 @@ def _print_doubts(plan: Plan, console: Console) -> None:
 
 
 def _run_classes(classes: Mapping[str, Any]) -> Table:
-    table = _table("Classes", ("attained", "promised", "at low", "good/s", "time", "p50", "p90", "p99"))
+    columns = ("attained", "promised", "at low", "good/s", "time", "p50", "p90", "p99", "p99 lies in")
+    table = _table("Classes", columns)
     for name, c in classes.items():
         promised, low = c.get("promised"), c.get("attainment_low")
         met = promised is None or c["attainment"] >= promised
@@ -230,8 +238,12 @@ def _run_classes(classes: Mapping[str, Any]) -> Table:
         ]
         cells += [words.share(promised), words.NONE if low is None else words.attained(low)]
         cells.append(words.digits(c["goodput_per_s"]))
-        for key, label in words.TARGETS.items():
-            table.add_row(*cells, label, *(words.seconds(c[key].get(p)) for p in ("p50", "p90", "p99")))
+        for i, (key, label) in enumerate((k, n) for k, n in run_words.RUN_TIMES.items() if k in c):
+            if i == 1 and "attainment_ci" in c:
+                cells[1] = Text(run_words.between(*c["attainment_ci"]), style=_SOFT)
+            times = (words.seconds(c[key].get(p)) for p in ("p50", "p90", "p99"))
+            within = run_words.span(*c.get(f"{key}_ci", {}).get("p99", (None, None)))
+            table.add_row(*cells, label, *times, Text(within, style=_SOFT))
             cells = [""] * 5
     return table
 
@@ -244,4 +256,17 @@ def _run_pools(pools: Mapping[str, Any]) -> Table:
         state = (words.share(p["busy"]), words.share(p["kv_peak"]), words.digits(p["batch"]))
         system, counts = Text(str(p["system"])), (f"{p['instances']:,}", f"{p['preemptions']:,}")
         table.add_row(Text(name, style="bold"), system, counts[0], *state, *moved, counts[1])
+    return table
+
+
+def _run_costs(pools: Mapping[str, Any]) -> Table:
+    """What the pools cost and drew; empty where neither is known."""
+    columns = ("$/h", "$/Mtok input", "output", "kWh in steps", "always on", "output tokens/J")
+    table = _table("Cost and energy", columns)
+    for name, p in pools.items():
+        mtok, kwh = p.get("usd_per_mtok") or {}, p.get("energy_kwh") or {}
+        if p.get("usd_per_hour") is None and not kwh:
+            continue
+        cells = [p.get("usd_per_hour"), mtok.get("input"), mtok.get("output"), kwh.get("busy"), kwh.get("always_on")]
+        table.add_row(Text(name, style="bold"), *map(words.digits, [*cells, p.get("output_tokens_per_joule")]))
     return table

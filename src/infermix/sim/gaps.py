@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from infermix.jit import inline, kernel
-from infermix.sim.result import gap_edges_s
-from infermix.sim.state import GAP_BINS, GAP_EXPONENT, GAP_PARTS
+from infermix.sim.state import GAP_BINS, GAP_EXPONENT, GAP_PARTS, gap_edges_s
 
 _SHIFT = np.int64(53 - GAP_PARTS.bit_length())
 """Bits of a float below those that tell its bin: the exponent and the first bits of the fraction do."""
@@ -25,7 +24,8 @@ _EDGES_S = gap_edges_s()
 @inline
 def bin_of(gap_s: float) -> int:
     """The bin that holds a time."""
-    place = (np.float64(gap_s).view(np.int64) >> _SHIFT) - _FIRST
+    bits: Any = np.float64(gap_s).view(np.int64)
+    place: int = (bits >> _SHIFT) - _FIRST
     return min(max(place, 0), GAP_BINS - 1)
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from infermix.arrays import Bools, Floats, Ints
-from infermix.sim.state import GAP_BINS, GAP_EXPONENT, GAP_PARTS
 from infermix.workload.requests import Requests
 
 UNFINISHED, COMPLETED, REFUSED = 0, 1, 2
@@ -39,7 +38,7 @@ class Run:
     seq_steps: Ints
     """Sequences summed over steps: divided by ``steps`` it is the mean batch."""
     gaps: Ints
-    """[pool, class, bin] times between two tokens of a request; bin i lies between ``gap_edges_s()`` i and i + 1."""
+    """[pool, class, bin] times between two tokens of a request, in the bins of ``sim.state.gap_edges_s``."""
     arrived: int
     """Requests whose arrival was simulated."""
     simulated_s: float
@@ -77,14 +76,3 @@ class Run:
     def request_pool(self) -> Ints:
         """Pool that took each request (-1: none)."""
         return np.where(self.instance >= 0, self.pool[self.instance], -1)
-
-
-def gap_edges_s() -> Floats:
-    """Edges of the bins of ``Run.gaps`` [s]: 64 equal parts of every octave, 1.6 % wide at most.
-
-    >>> edges = gap_edges_s()
-    >>> len(edges) == GAP_BINS + 1, float(edges[64] / edges[0])
-    (True, 2.0)
-    """
-    place = np.arange(GAP_BINS + 1)
-    return np.asarray(np.ldexp(0.5 + place % GAP_PARTS / (2 * GAP_PARTS), place // GAP_PARTS + GAP_EXPONENT))

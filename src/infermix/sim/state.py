@@ -123,6 +123,17 @@ class State(NamedTuple):
     """[pool, class, bin] times between two tokens of a request"""
 
 
+def gap_edges_s() -> Floats:
+    """Edges of the bins of ``State.gaps`` [s]: 64 equal parts of every octave, 1.6 % wide at most.
+
+    >>> edges = gap_edges_s()
+    >>> len(edges) == GAP_BINS + 1, float(edges[64] / edges[0])
+    (True, 2.0)
+    """
+    place = np.arange(GAP_BINS + 1)
+    return np.asarray(np.ldexp(0.5 + place % GAP_PARTS / (2 * GAP_PARTS), place // GAP_PARTS + GAP_EXPONENT))
+
+
 @dataclass(frozen=True)
 class PoolSpec:
     """A pool as arrays and scalars. ``decode_s`` and ``mixed_s`` are over T = 0 .. max_batched_tokens."""

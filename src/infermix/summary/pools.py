@@ -1,0 +1,115 @@
+"""What each pool and instance did, what it cost, and what power it drew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from infermix.cost.energy import facility_w
+from infermix.cost.rent import HourlyPrice, hourly_price
+from infermix.errors import InfermixError, NoAnswer
+from infermix.fleet import Fleet, Pool
+from infermix.perf.table import compile_table
+from infermix.plan.problem import Study
+from infermix.sim.result import COMPLETED, Run
+from infermix.units import SECONDS_PER_HOUR, TOKENS_PER_MTOK
+
+JOULE_PER_KWH = 1000.0 * SECONDS_PER_HOUR
+
+
+def pool_row(study: Study, fleet: Fleet, run: Run, p: int) -> dict[str, Any]:
+    """One pool over the whole run; ``by_instance`` has a column for each of its figures."""
+    pool, mine = fleet.pools[p], run.pool == p
+    done = (run.request_pool == p) & (run.status == COMPLETED)
+    tokens = {
+        "input": int(run.requests.input_tokens[done].sum()),
+        "cached": int(run.requests.cached_tokens[done].sum()),
+        "output": int(run.requests.output_tokens[done].sum()),
+    }
+    blocks, steps = compile_table(pool.deployment).blocks, run.steps[mine].sum()
+    return {
+        "system": pool.deployment.system.id,
+        "deployment": pool.deployment.name,
+        "instances": pool.instances,
+        "systems": pool.systems,
+        "requests": int((run.request_pool == p).sum()),
+        "completed": int(done.sum()),
+        "busy": float(run.busy_s[mine].mean() / run.simulated_s) if run.simulated_s else 0.0,
+        "batch": float(run.seq_steps[mine].sum() / steps) if steps else 0.0,
+        "kv_peak": float(run.kv_peak_blocks[mine].max() / blocks),
+        "preemptions": int(run.preemptions[mine].sum()),
+        "steps": int(steps),
+        "tokens": tokens,
+        "by_instance": _instances(run, p, blocks),
+        **_money(study, pool, run.simulated_s, tokens),
+        **_energy(study, pool, run.simulated_s, float(run.busy_s[mine].sum()), tokens["output"]),
+    }
+
+
+def _instances(run: Run, p: int, blocks: int) -> dict[str, list[Any]]:
+    """A column over the instances of a pool for each figure."""
+    mine = np.flatnonzero(run.pool == p)
+    done = run.status == COMPLETED
+    place, n = run.instance[done] - mine[0], len(mine)
+    inside = (place >= 0) & (place < n)
+
+    def served(column: Any) -> list[int]:
+        weights = column[done][inside].astype(np.float64)
+        return [int(v) for v in np.bincount(place[inside], weights=weights, minlength=n)]
+
+    seconds = run.simulated_s or 1.0
+    return {
+        "busy": (run.busy_s[mine] / seconds).tolist(),
+        "batch": (run.seq_steps[mine] / np.maximum(run.steps[mine], 1)).tolist(),
+        "kv_peak": (run.kv_peak_blocks[mine] / blocks).tolist(),
+        "preemptions": run.preemptions[mine].tolist(),
+        "requests": [int(v) for v in np.bincount(place[inside], minlength=n)],
+        "input_tokens": served(run.requests.input_tokens),
+        "output_tokens": served(run.requests.output_tokens),
+    }
+
+
+def price_of(study: Study, pool: Pool) -> HourlyPrice:
+    """What a system of a pool costs by the hour on the study's basis; InfermixError where that is not known."""
+    prices = study.market.prices if study.market else {}
+    system = pool.deployment.system
+    return hourly_price(system, study.cost_basis, study.cost, prices.get(system.id))
+
+
+def _money(study: Study, pool: Pool, seconds: float, tokens: dict[str, int]) -> dict[str, Any]:
+    """Cost of a pool's systems over the run, laid on the tokens that it served."""
+    try:
+        price = price_of(study, pool)
+    except InfermixError as fault:
+        return {"usd": None, "usd_per_hour": None, "usd_per_mtok": None, "usd_reason": str(fault)}
+    hourly = pool.systems * price.usd_per_hour
+    usd = hourly * seconds / SECONDS_PER_HOUR
+    return {"usd": usd, "usd_per_hour": hourly, "usd_per_mtok": laid_on(usd, tokens["input"], tokens["output"])}
+
+
+def laid_on(usd: float, inputs: int, outputs: int) -> dict[str, float] | None:
+    """A cost over a million tokens of input, of output, or of both; None where there are none."""
+    if not inputs or not outputs or not usd:
+        return None
+    amounts = {"input": inputs, "output": outputs, "blended": inputs + outputs}
+    return {name: usd * TOKENS_PER_MTOK / amount for name, amount in amounts.items()}
+
+
+def _energy(study: Study, pool: Pool, seconds: float, busy_s: float, outputs: int) -> dict[str, Any]:
+    """Energy at the wall: the catalogue's power is taken to be drawn while an instance is inside a step.
+
+    ``busy`` counts that alone, as if idle systems drew nothing; ``always_on`` counts all systems of the pool, whole
+    and all the time. What was drawn lies between the two.
+    """
+    d = pool.deployment
+    try:
+        watts = facility_w(d.system, study.cost.pue)
+    except NoAnswer as fault:
+        return {"energy_kwh": None, "output_tokens_per_joule": None, "energy_reason": str(fault)}
+    busy_j = busy_s * watts * d.systems_per_instance / d.instances_per_system
+    always_j = pool.systems * watts * seconds
+    return {
+        "energy_kwh": {"busy": busy_j / JOULE_PER_KWH, "always_on": always_j / JOULE_PER_KWH},
+        "output_tokens_per_joule": outputs / busy_j if busy_j else None,
+    }

@@ -1,0 +1,128 @@
+"""What one call of the simulator answered: runs of a study on a fleet, at one or two speeds, under one or more seeds.
+
+The first seed is kept whole. Of the others only what the summary needs is kept, so that memory does not grow with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from infermix.arrays import Bools, Floats
+from infermix.fleet import Fleet
+from infermix.metrics.binned import binned_percentiles
+from infermix.metrics.goodput import meets
+from infermix.metrics.latency import percentiles
+from infermix.metrics.sessions import session_times
+from infermix.plan.problem import Study
+from infermix.sim.result import COMPLETED, REFUSED, UNFINISHED, Run
+from infermix.sim.state import gap_edges_s
+from infermix.workload.arrivals import Drawn
+
+TIMES = ("queue_s", "ttft_s", "tpot_s", "itl_s", "e2e_s", "turn_s", "session_s")
+"""Times that are told by class; the last two only of classes with sessions."""
+
+
+@dataclass(frozen=True)
+class ClassPart:
+    """One class under one seed."""
+
+    requests: int
+    """That arrived."""
+    completed: int
+    refused: int
+    unfinished: int
+    good: int
+    sessions: int
+    whole_sessions: int
+    percentiles: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run in numbers."""
+
+    requests: int
+    arrived: int
+    completed: int
+    refused: int
+    unfinished: int
+    simulated_s: float
+    kernel_s: float
+    interrupted: bool
+    classes: dict[str, ClassPart]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Runs by speed: the first seed's whole, and every seed's numbers."""
+
+    study: Study
+    fleet: Fleet
+    drawn: Drawn
+    """Traffic of the first seed."""
+    policy: str
+    seeds: tuple[int, ...]
+    """Those that were simulated; fewer than asked for after an interrupt."""
+    runs: dict[str, Run]
+    parts: dict[str, tuple[Part, ...]]
+    interrupted: bool = False
+
+
+def make_part(study: Study, run: Run) -> Part:
+    """The numbers of one run that the summary needs."""
+    good, came = good_requests(study, run), run.came
+    return Part(
+        requests=len(run.requests),
+        arrived=run.arrived,
+        completed=int((run.status == COMPLETED).sum()),
+        refused=int((run.status == REFUSED).sum()),
+        unfinished=int((run.status == UNFINISHED).sum()),
+        simulated_s=run.simulated_s,
+        kernel_s=run.kernel_s,
+        interrupted=run.interrupted,
+        classes={name: _class_part(run, c, came, good) for c, name in enumerate(run.requests.class_names)},
+    )
+
+
+def good_requests(study: Study, run: Run) -> Bools:
+    """Requests that met every target of their class."""
+    ttft, tpot, e2e = run.ttft_s, run.tpot_s, run.e2e_s
+    uncached = run.requests.input_tokens - run.requests.cached_tokens
+    good = np.zeros(len(run.requests), dtype=np.bool_)
+    for c, name in enumerate(run.requests.class_names):
+        mine = run.requests.class_id == c
+        good[mine] = meets(study.traffic[name].slo, ttft[mine], tpot[mine], e2e[mine], uncached[mine])
+    return good
+
+
+def _class_part(run: Run, c: int, came: Bools, good: Bools) -> ClassPart:
+    """Of an interrupted run only what had arrived is judged."""
+    mine = (run.requests.class_id == c) & came
+    status = run.status[mine]
+    session = run.requests.session[mine]
+    times = class_times(run, mine)
+    found = {name: percentiles(values) for name, values in times.items()}
+    found["itl_s"] = binned_percentiles(run.gaps[:, c].sum(axis=0), gap_edges_s())
+    whole = int(np.isfinite(times["session_s"]).sum()) if "session_s" in times else 0
+    return ClassPart(
+        requests=int(mine.sum()),
+        completed=int((status == COMPLETED).sum()),
+        refused=int((status == REFUSED).sum()),
+        unfinished=int((status == UNFINISHED).sum()),
+        good=int(good[mine].sum()),
+        sessions=len(np.unique(session[session >= 0])),
+        whole_sessions=whole,
+        percentiles={name: found[name] for name in TIMES if name in found},
+    )
+
+
+def class_times(run: Run, mine: Bools) -> dict[str, Floats]:
+    """Times of some requests, and of their sessions where they have any [s]; NaN where one does not exist."""
+    found = {name: np.asarray(getattr(run, name)[mine]) for name in ("queue_s", "ttft_s", "tpot_s", "e2e_s")}
+    session = run.requests.session[mine]
+    if (session >= 0).any():
+        found["turn_s"] = found["e2e_s"][session >= 0]
+        found["session_s"] = session_times(session, run.requests.arrival_s[mine], run.last_s[mine])[0]
+    return found
