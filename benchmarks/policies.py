@@ -3,9 +3,9 @@
     python benchmarks/policies.py [requests]
 
 Cases: examples/mixed-32.toml at its own load and at many times that; the fleet that ``infermix plan`` gives
-examples/coding-lane.toml, at its load, with the mix shifted, and a quarter over; recorded agent sessions, and a
-recorded conversation with the ids of its prompt blocks (``TRACES``, left out where there are none). Prints the tables
-of docs/design/routing.md.
+examples/coding-lane.toml, at its load, after failures, with the mix shifted, and half over; recorded agent sessions;
+and a recorded conversation with the ids of its prompt blocks. The last two are left out where there are no ``TRACES``.
+Prints the figures of docs/design/routing.md.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ CONVERSATION = {
         "chat": {
             "trace": str(TRACES / "mooncake_conversation.parquet"),
             "slo": {"ttft_s": 2.0, "tpot_s": 0.02},
-            "value_of_time_usd_per_hour": 20.0,
+            "value_of_time_usd_per_hour": 10.0,
         }
     },
     "fleet": {
@@ -114,15 +114,22 @@ def with_blocks(case: Case) -> Case:
 def cases(requests: int) -> Iterator[Case]:
     """All cases whose data is at hand."""
     mixed, lane = (load_study(ROOT / "examples" / f"{name}.toml") for name in ("mixed-32", "coding-lane"))
+    chat = msgspec.structs.replace(mixed.traffic["chat"], value_of_time_usd_per_hour=10.0)
+    mixed = msgspec.structs.replace(mixed, traffic={"chat": chat})
     yield case_of("Thirty-two instances, light load", mixed, requests)
     yield case_of("Thirty-two instances, 40 times the load", faster(mixed, chat=40.0), requests)
-    worth = msgspec.structs.replace(lane.traffic["coding"], value_of_time_usd_per_hour=60.0)
+    traffic = {
+        name: msgspec.structs.replace(lane.traffic[name], value_of_time_usd_per_hour=worth)
+        for name, worth in (("coding", 60.0), ("chat", 10.0))
+    }
     fleet = {name: msgspec.convert(pool, PoolRow) for name, pool in LANE_FLEET.items()}
-    lane = msgspec.structs.replace(lane, fleet=fleet, traffic={**lane.traffic, "coding": worth})
-    yield case_of("Coding lane, the load it was planned for", lane, requests)
+    lane = msgspec.structs.replace(lane, fleet=fleet, traffic=traffic)
+    planned = case_of("Coding lane, the load it was planned for", lane, requests)
+    yield planned
+    yield replace(planned, title="Coding lane, five of eight mi355x gone", fleet=planned.fleet.resized(0, 3))
     shifted = faster(lane, coding=0.5, chat=1.4)
     yield case_of("Coding lane, half the coding, 40 % more chat", shifted, requests)
-    yield case_of("Coding lane, a quarter more of both", faster(lane, coding=1.25, chat=1.25), requests)
+    yield case_of("Coding lane, half as much again of both", faster(lane, coding=1.5, chat=1.5), requests)
     if not TRACES.exists():
         return
     yield case_of("Recorded agent sessions, 400 at work", parse_study(AGENTS, "agents"), requests)
@@ -155,17 +162,19 @@ def busy_usd_per_mtok(case: Case, run: Run, usd_per_s: dict[str, float]) -> floa
     return float((run.busy_s * prices).sum() / run.requests.output_tokens[run.status == 1].sum() * 1e6)
 
 
-def row(case: Case, name: str) -> str:
-    """One line of a table."""
+def row(case: Case, name: str, *, refuse: bool = False) -> str:
+    """One line of a table; ``refuse``: classes let the policy refuse what is late."""
     usd = usd_per_s_of(case.study, case.fleet)
-    run = simulate_fleet(case.fleet, case.requests, name, seed=1, classes=case.study.traffic, usd_per_s=usd)
+    classes = {n: msgspec.structs.replace(cls, refuse_late=refuse) for n, cls in case.study.traffic.items()}
+    run = simulate_fleet(case.fleet, case.requests, name, seed=1, classes=classes, usd_per_s=usd)
     keys = prefix_keys(case.requests)
     keys = np.where(keys >= 0, keys, case.requests.session)
     ttft, tpot = (_points(t, 1e3) for t in (run.ttft_s, run.tpot_s))
     met = " / ".join(f"{x:.2%}" for x in attainments(case, run))
     home, cost = home_share(run, keys), busy_usd_per_mtok(case, run, usd)
     times = f"{ttft[0]:,.0f} | {ttft[1]:,.0f} | {tpot[0]:.2f} | {tpot[1]:.2f}"
-    return f"| `{name}` | {met} | {times} | {cost:.2f} | {'' if np.isnan(home) else f'{home:.0%}'} |"
+    came = "" if np.isnan(home) else f"{home:.0%}"
+    return f"| `{name}`{', refusing' if refuse else ''} | {met} | {times} | {cost:.2f} | {came} |"
 
 
 def _points(times: Floats, factor: float) -> tuple[float, float]:
@@ -181,6 +190,7 @@ def main(requests: int = REQUESTS) -> int:
         print("|---|---|---|---|---|---|---|---|")
         for name in POLICIES:
             print(row(case, name), flush=True)
+        print(row(case, "deadline", refuse=True), flush=True)
     return 0
 
 

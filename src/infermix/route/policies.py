@@ -285,7 +285,7 @@ def price_of_delay(view: FleetView, ask: Ask) -> int:
 def pool_split_spill(view: FleetView, ask: Ask) -> int:
     """The plan's shares, but where that pool would break the promise and another would not, that other.
 
-    Wins under load that the plan did not foresee. Spills to every pool that serves the class, also with a share of 0.
+    Wins where one pool is short and another has room, as after failures; spills to pools with a share of 0, too.
     """
     planned = pool_split(view, ask)
     if planned >= 0 and _in_slo(view, ask, planned):
