@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from random import Random
-from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -219,10 +218,10 @@ def test_no_oracle_in_the_view(case: Case, part: float, luck: int) -> None:
     """L7 again, twin only: a policy that records all it sees is shown the very same numbers."""
     row = int(part * (len(case.requests) - 1))
     now_s = float(case.requests.arrival_s[row])
-    seen: list[list[list[Any]]] = []
+    seen: list[list[str]] = []
 
     def record(view: FleetView, ask: Ask) -> int:
-        seen[-1].append([column.tolist() for column in view] + list(ask))
+        seen[-1].append(repr([column.tolist() for column in view] + list(ask)))  # an unknown price is NaN
         return by_all_counters(view, ask)
 
     seen.append([])
