@@ -262,7 +262,7 @@ def finish(state: Any, j: int) -> None:
         state.next_s[j] = np.inf
 
 
-@inline
+@kernel
 def _count_gaps(state: Any, j: int, k: int) -> None:
     """Every decoding sequence waited once for each of the k steps."""
     instance = state.instances[j]

@@ -67,20 +67,17 @@ def _outcome(parts: Sequence[Part], name: str) -> dict[str, Any]:
 def _times(parts: Sequence[Part], name: str, run: Run, c: int) -> dict[str, Any]:
     """Percentiles with their intervals, and the quantiles of what can be promised."""
     classes = [part.classes[name] for part in parts]
-    row: dict[str, Any] = {}
-    values = class_times(run, (run.requests.class_id == c) & run.came)
-    ordered = {key: np.sort(column[np.isfinite(column)]) for key, column in values.items()}
-    for key in classes[0].percentiles:
-        row[key] = _means(classes, key)
-        if len(classes) > 1:
-            row[f"{key}_ci"] = {f"p{p}": _between_seeds(classes, key, f"p{p}") for p in PERCENTILES}
-        elif key in ordered:
-            row[f"{key}_ci"] = {f"p{p}": _end_to_end(order_interval(ordered[key], p / 100)) for p in PERCENTILES}
-    shares = np.linspace(0, 1, CDF_POINTS)
-    row["cdf"] = {
-        key: [float(q) for q in np.quantile(ordered[key], shares)] if len(ordered[key]) else [] for key in PROMISED
-    }
-    return row
+    row: dict[str, Any] = {key: _means(classes, key) for key in classes[0].percentiles}
+    if len(classes) > 1:
+        row |= {f"{key}_ci": {f"p{p}": _between_seeds(classes, key, f"p{p}") for p in PERCENTILES} for key in row}
+    shares, cdf = np.linspace(0, 1, CDF_POINTS), {}
+    for key, values in class_times(run, (run.requests.class_id == c) & run.came):
+        ordered = np.sort(values[np.isfinite(values)])
+        if len(classes) == 1:
+            row[f"{key}_ci"] = {f"p{p}": list(order_interval(ordered, p / 100)) for p in PERCENTILES}
+        if key in PROMISED:
+            cdf[key] = [float(q) for q in np.quantile(ordered, shares)] if len(ordered) else []
+    return {**row, "cdf": cdf}
 
 
 def _means(classes: Sequence[ClassPart], key: str) -> dict[str, float | None]:
@@ -97,10 +94,6 @@ def _between_seeds(classes: Sequence[ClassPart], key: str, percentile: str) -> l
     values = np.array([c.percentiles.get(key, {}).get(percentile, np.nan) for c in classes])
     low, high = t_interval(values)
     return [None if low is None else max(0.0, low), high]
-
-
-def _end_to_end(interval: tuple[float | None, float | None]) -> list[float | None]:
-    return list(interval)
 
 
 def refused_by(found: Simulation, run: Run, c: int) -> dict[str, int]:

@@ -5,6 +5,7 @@ The first seed is kept whole. Of the others only what the summary needs is kept,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,10 +103,11 @@ def _class_part(run: Run, c: int, came: Bools, good: Bools) -> ClassPart:
     mine = (run.requests.class_id == c) & came
     status = run.status[mine]
     session = run.requests.session[mine]
-    times = class_times(run, mine)
-    found = {name: percentiles(values) for name, values in times.items()}
+    found, whole = {}, 0
+    for name, values in class_times(run, mine):
+        found[name] = percentiles(values)
+        whole = int(np.isfinite(values).sum()) if name == "session_s" else 0
     found["itl_s"] = binned_percentiles(run.gaps[:, c].sum(axis=0), gap_edges_s())
-    whole = int(np.isfinite(times["session_s"]).sum()) if "session_s" in times else 0
     return ClassPart(
         requests=int(mine.sum()),
         completed=int((status == COMPLETED).sum()),
@@ -118,11 +120,14 @@ def _class_part(run: Run, c: int, came: Bools, good: Bools) -> ClassPart:
     )
 
 
-def class_times(run: Run, mine: Bools) -> dict[str, Floats]:
-    """Times of some requests, and of their sessions where they have any [s]; NaN where one does not exist."""
-    found = {name: np.asarray(getattr(run, name)[mine]) for name in ("queue_s", "ttft_s", "tpot_s", "e2e_s")}
+def class_times(run: Run, mine: Bools) -> Iterator[tuple[str, Floats]]:
+    """Times of some requests, and of their sessions where they have any [s], one after the other to save memory.
+
+    NaN where one does not exist.
+    """
+    for name in ("queue_s", "ttft_s", "tpot_s", "e2e_s"):
+        yield name, np.asarray(getattr(run, name)[mine])
     session = run.requests.session[mine]
     if (session >= 0).any():
-        found["turn_s"] = found["e2e_s"][session >= 0]
-        found["session_s"] = session_times(session, run.requests.arrival_s[mine], run.last_s[mine])[0]
-    return found
+        yield "turn_s", run.e2e_s[mine][session >= 0]
+        yield "session_s", session_times(session, run.requests.arrival_s[mine], run.last_s[mine])[0]
