@@ -64,9 +64,13 @@ def bound_by(d: Deployment, batch: int, context: float) -> str:
     parts = step_parts_s(d, batch, context)
     step, kv = sum(parts.values()), parts.get("KV cache", 0.0)
     links = parts.get("collectives", 0.0) + (0.0 if d.is_pipeline else parts.get("hops", 0.0))
+    return largest_part(d, batch, step=step, kv=kv, links=links)
+
+
+def largest_part(d: Deployment, batch: int, *, step: float, kv: float, links: float) -> str:
+    """The largest part of a decode step of which the whole, the KV cache and the exchange are known [s]."""
     weights, compute = weights_read_s(d, batch), arithmetic_s(d, batch)
-    rest = step - kv - links - max(weights, compute)
-    seconds = {"kv": kv, "links": links, "latency": rest}
+    seconds = {"kv": kv, "links": links, "latency": step - kv - links - max(weights, compute)}
     seconds["weights" if weights >= compute else "compute"] = max(weights, compute)
     return max(seconds, key=lambda name: seconds[name])
 

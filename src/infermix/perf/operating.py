@@ -10,7 +10,7 @@ import numpy as np
 
 from infermix.arrays import Floats
 from infermix.perf import dataflow, roofline
-from infermix.perf.breakdown import arithmetic_s, bound_by, weights_read_s
+from infermix.perf.breakdown import bound_by, largest_part
 from infermix.perf.deployment import MAX_NUM_SEQS, Deployment
 from infermix.perf.idle import Chunks, cut, ttft_s
 from infermix.perf.memory import kv_tokens_left
@@ -71,11 +71,7 @@ class Points:
         if self.collectives_s is None:
             return bound_by(d, batch, self.load.context)
         kv, links = batch * roofline.kv_s(d) * self.load.context, float(self.collectives_s[i])
-        weights, compute = weights_read_s(d, batch), arithmetic_s(d, batch)
-        rest = float(self.tpot_s[i]) - kv - links - max(weights, compute)
-        seconds = {"kv": kv, "links": links, "latency": rest}
-        seconds["weights" if weights >= compute else "compute"] = max(weights, compute)
-        return max(seconds, key=lambda name: seconds[name])
+        return largest_part(d, batch, step=float(self.tpot_s[i]), kv=kv, links=links)
 
 
 class _Terms(NamedTuple):

@@ -19,7 +19,6 @@ from infermix.arrays import Bools, Floats, Ints
 from infermix.errors import InputError
 from infermix.rng import u01
 
-LAWS = ("poisson", "gamma", "weibull")
 MAX_CV = 30.0
 """Beyond this nearly all gaps are nothing and the law says no more than that."""
 FIRST_BLOCK = 512

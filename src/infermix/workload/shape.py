@@ -15,7 +15,6 @@ from infermix.units import SECONDS_PER_HOUR
 from infermix.workload.rows import Rows, Source
 
 HOURS = 24
-DAY_S = HOURS * SECONDS_PER_HOUR
 MAX_PEAK_TO_MEAN = 2.0
 """A sine that stays above nothing peaks at twice its mean."""
 
