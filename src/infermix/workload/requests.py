@@ -34,6 +34,8 @@ class Requests:
         Larger is more urgent; absolute deadline [s] or ``inf``.
     block_ids
         Prefix block ids, ``block_start[i]:block_start[i+1]`` for row i; both empty when unknown.
+    block_id_tokens
+        Tokens of the prompt behind one id.
     """
 
     class_names: tuple[str, ...]
@@ -50,6 +52,7 @@ class Requests:
     deadline_s: Floats
     block_start: tuple[npt.NDArray[np.int64], ...] = ()
     block_ids: tuple[npt.NDArray[np.int64], ...] = ()
+    block_id_tokens: int = 512
 
     def __post_init__(self) -> None:
         check_equal_lengths(self)
