@@ -69,8 +69,7 @@ def paths_of(requests: Requests) -> Paths:
     ends, does not cut: a child never comes before its parent has ended, so nobody can tell the two apart. A session
     that only grows is one segment.
     """
-    lines = _lines(requests)
-    return _cut(lines, len(requests))
+    return _cut(_lines(requests))
 
 
 @dataclass(frozen=True)
@@ -88,19 +87,26 @@ class _Lines:
 
 def _lines(requests: Requests) -> _Lines:
     n, classes = len(requests), len(requests.class_names)
-    start, owner = np.zeros(n, np.int32), np.full(n, NONE, np.int32)
-    by_ids = _attach_by_ids(requests, start, owner)
-    mother = np.where(by_ids, NONE, _mothers(requests)).astype(np.int32)
-    length = (requests.input_tokens + requests.output_tokens - 1).astype(np.int32)
-    wanted = np.where(by_ids, 0, requests.cached_tokens).astype(np.int32)
-    linked = mother != NONE
+    lines = _Lines(classes, np.zeros(n, np.int32), np.full(n, NONE, np.int32), np.full(n, NONE, np.int32))
+    if requests.block_ids:
+        _attach_by_ids(requests, lines)
+    else:
+        lines.mother[:] = _mothers(requests)
+        class_id = np.ascontiguousarray(requests.class_id, dtype=np.int32)
+        _attach_by_links(_wanted(requests, lines), lines.mother, class_id, classes, lines.start, lines.owner)
+    return lines
+
+
+def _wanted(requests: Requests, lines: _Lines) -> Int32s:
+    """[request] tokens that it shares with its mother, or with its class as far as any other has them."""
+    wanted = requests.cached_tokens.astype(np.int32)
+    linked, mother = lines.mother != NONE, lines.mother
+    length = requests.input_tokens + requests.output_tokens - 1
     wanted[linked] = np.minimum(wanted[linked], length[mother[linked]])
-    class_id = np.ascontiguousarray(requests.class_id, dtype=np.int32)
-    for k in range(classes):
-        rows = np.flatnonzero((class_id == k) & ~linked & (wanted > 0))
-        wanted[rows] = _held_by_two(wanted[rows])
-    _attach_by_links(wanted, mother, class_id, classes, start, owner)
-    return _Lines(classes, start, owner, mother)
+    for k in range(lines.classes):
+        rows = np.flatnonzero((requests.class_id == k) & ~linked & (wanted > 0))
+        wanted[rows] = np.minimum(wanted[rows], np.partition(wanted[rows], -2)[-2] if len(rows) > 1 else 0)
+    return wanted
 
 
 def _mothers(requests: Requests) -> Int32s:
@@ -110,29 +116,16 @@ def _mothers(requests: Requests) -> Int32s:
     return np.where(same, parent, np.int32(NONE)).astype(np.int32)
 
 
-def _held_by_two(tokens: Int32s) -> Int32s:
-    """What each row has of one beginning, as far as any other row has it."""
-    if len(tokens) < 2:
-        return np.zeros_like(tokens)
-    held: Int32s = np.minimum(tokens, np.partition(tokens, -2)[-2])
-    return held
-
-
-def _attach_by_ids(requests: Requests, start: Int32s, owner: Int32s) -> Bools:
-    """Attach rows that have block ids; returns which they are."""
-    n = len(requests)
-    if not requests.block_ids:
-        return np.zeros(n, np.bool_)
+def _attach_by_ids(requests: Requests, lines: _Lines) -> None:
     first, ids = requests.block_start[0], np.ascontiguousarray(requests.block_ids[0], dtype=np.int64)
-    counts = np.diff(first)
-    whole = np.minimum(counts, requests.input_tokens // requests.block_id_tokens).astype(np.int32)
+    whole = np.minimum(np.diff(first), requests.input_tokens // requests.block_id_tokens).astype(np.int32)
     total = int(whole.sum())
     nodes = np.empty(total + 1, _NODE)
     buckets = np.full(1 << max(total, 1).bit_length(), NONE, np.int32)
+    start, owner = lines.start, lines.owner
     _walk_ids(np.ascontiguousarray(first), ids, whole, _for_kernel(nodes), buckets, start, owner)
     start *= np.int32(requests.block_id_tokens)
-    owner[owner != NONE] += np.int32(len(requests.class_names))
-    return np.asarray(counts > 0)
+    owner[owner != NONE] += np.int32(lines.classes)
 
 
 def _for_kernel(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
@@ -189,49 +182,76 @@ def _attach_by_links(
         start[row], owner[row] = wanted[row], line
 
 
-def _cut(lines: _Lines, n: int) -> Paths:
-    """Cut lines into pieces where requests attach, and join those that only one turn after the other goes along."""
-    classes = lines.classes
+@dataclass(frozen=True)
+class _Pieces:
+    """Lines cut wherever a request attaches, in order of line and place; what lies after the last cut nobody shares."""
+
+    line: Ints
+    from_tokens: Int32s
+    to_tokens: Int32s
+    above: Int32s
+    """The piece that it goes on from, always one before it; -1: none."""
+    attached: Ints
+    """Requests that attach at its end."""
+    last: Int32s
+    """[request] the last piece of its shared path; -1: none."""
+
+
+def _pieces(lines: _Lines) -> _Pieces:
+    classes, n = lines.classes, len(lines.start)
     rows = np.flatnonzero(lines.start > 0)
-    keys = lines.owner[rows].astype(np.int64) << 32 | lines.start[rows]
-    found, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    line, to = (found >> 32).astype(np.int64), (found & 0xFFFFFFFF).astype(np.int32)
-    piece = np.arange(len(found), dtype=np.int32)
-    change = np.diff(line) != 0
-    opens, closes = np.append(True, change)[: len(line)], np.append(change, True)[: len(line)]
+    places = lines.owner[rows].astype(np.int64) << 32 | lines.start[rows]
+    found, piece_of, attached = np.unique(places, return_inverse=True, return_counts=True)
+    line, to = found >> 32, (found & 0xFFFFFFFF).astype(np.int32)
+    before = np.full(classes + n, NONE, np.int32)  # [line] the piece at whose end it begins
+    before[classes + rows] = piece_of
+    opens = np.diff(line, prepend=NONE) != 0
+    start = np.concatenate([np.zeros(classes, np.int32), lines.start])[line]
+    last = before.copy()
+    last[line] = np.arange(len(line))  # of several on one line the last one stands
+    return _Pieces(
+        line=line,
+        from_tokens=np.where(opens, start, np.roll(to, 1)),
+        to_tokens=to,
+        above=np.where(opens, before[line], np.arange(-1, len(line) - 1, dtype=np.int32)),
+        attached=attached,
+        last=last[classes:],
+    )
 
-    attached = np.full(classes + n, NONE, np.int32)  # [line] the piece at whose end it begins
-    attached[classes + rows] = place
-    start = np.concatenate([np.zeros(classes, np.int32), lines.start])
-    begin = np.where(opens, start[line], np.append(np.int32(0), to)[: len(to)])
-    above = np.where(opens, attached[line], piece - np.int32(1)).astype(np.int32)
 
-    last = np.full(classes + n, NONE, np.int32)  # [line] its last piece
-    last[line[closes]] = piece[closes]
-    one = np.zeros(len(found), np.int64)
-    one[place] = rows  # the row that attaches there, where it is one
-    alone = closes & (counts == 1) & (line >= classes) & (lines.mother[one] == line - classes)
-    joins = opens & (line >= classes) & (above != NONE)
-    joins[joins] = alone[above[joins]] & (one[above[joins]] == line[joins] - classes)
-
-    segments = np.zeros(len(found), SEGMENT)
-    number = np.zeros(len(found), np.int32)
-    kept = _join(begin.astype(np.int32), to, above, joins, _for_kernel(segments), number)
-    end = np.where(last[classes:] != NONE, last[classes:], attached[classes:])
-    shares = end != NONE
-    segment, shared = np.full(n, NONE, np.int32), np.zeros(n, np.int32)
-    segment[shares], shared[shares] = number[end[shares]], to[end[shares]]
+def _cut(lines: _Lines) -> Paths:
+    """Pieces become segments; those that only one turn after the other goes along become one."""
+    pieces = _pieces(lines)
+    segments = np.zeros(len(pieces.line), SEGMENT)
+    number = np.zeros(len(pieces.line), np.int32)
+    columns = (pieces.from_tokens, pieces.to_tokens, pieces.above, _going_on(lines, pieces))
+    kept = _join(*columns, _for_kernel(segments), number)
+    segment, shared = np.full(len(lines.start), NONE, np.int32), np.zeros(len(lines.start), np.int32)
+    rows = np.flatnonzero(pieces.last != NONE)
+    segment[rows], shared[rows] = number[pieces.last[rows]], pieces.to_tokens[pieces.last[rows]]
     return Paths(segments[:kept].copy(), segment, shared)
+
+
+def _going_on(lines: _Lines, pieces: _Pieces) -> Bools:
+    """Pieces with which the only child of a turn goes on where the turn's shared path ends."""
+    first = np.flatnonzero((np.diff(pieces.line, prepend=NONE) != 0) & (pieces.above != NONE))
+    mother, above = lines.mother[pieces.line[first] - lines.classes], pieces.above[first]
+    ends = np.append(np.diff(pieces.line) != 0, True)[above]
+    goes_on = np.zeros(len(pieces.line), np.bool_)
+    goes_on[first] = (
+        (mother != NONE) & (pieces.line[above] == mother + lines.classes) & ends & (pieces.attached[above] == 1)
+    )
+    return goes_on
 
 
 @kernel
 def _join(
-    begin: Int32s, to: Int32s, above: Int32s, joins: Bools, segments: npt.NDArray[np.void], number: Int32s
+    begin: Int32s, to: Int32s, above: Int32s, goes_on: Bools, segments: npt.NDArray[np.void], number: Int32s
 ) -> int:
-    """Pieces become segments: one that joins goes on the segment above it. Returns how many there are."""
+    """Pieces become segments, of which each piece gets the ``number``. Returns how many there are."""
     kept = 0
     for piece in range(len(to)):
-        if joins[piece]:
+        if goes_on[piece]:
             number[piece] = number[above[piece]]
         else:
             number[piece] = kept
