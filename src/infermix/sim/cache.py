@@ -146,6 +146,22 @@ def found_blocks(cache: Cache, store: int, segment: int, tokens: int, now_s: flo
 
 
 @kernel
+def unprotected_blocks(cache: Cache, store: int, segment: int, now_s: float) -> int:
+    """How many blocks ``protect`` would protect that nobody does now."""
+    space: Any = cache.stores[store]
+    more = 0
+    at = segment
+    while at != NONE:
+        e = _entry(cache, store, at)
+        if e != NONE:
+            entry: Any = cache.entries[e]
+            if entry.pins == 0 and now_s - entry.released_s <= space.retention_s:
+                more += entry.have
+        at = cache.segments[at].parent
+    return more
+
+
+@kernel
 def protect(cache: Cache, store: int, segment: int, now_s: float) -> int:
     """A sequence with this path runs: its blocks do not give way, and those too old are dropped.
 

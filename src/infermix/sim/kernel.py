@@ -1,4 +1,4 @@
-"""The event loop: bring the instances up to each arrival, ask the policy, hand the request over."""
+"""The event loop: whatever comes next, instances' steps, controls, or requests, in the order of the contract."""
 
 from __future__ import annotations
 
@@ -11,194 +11,251 @@ import numpy as np
 from infermix import jit
 from infermix.jit import inline, kernel
 from infermix.route.view import Ask, FleetView
-from infermix.sim.batch import count_steps, enqueue, finish, plan_steps, start
-from infermix.sim.closed import next_arrival, release_children, take
-from infermix.sim.gaps import count_jump_gaps
-from infermix.sim.kv import blocks_for, blocks_of_steps
-from infermix.sim.state import IDLE, JUMP, NONE, REFUSED, State
-from infermix.sim.step import decode_jump_s, steps_to_reach
-
-
-@kernel
-def advance(state: Any, j: int, now_s: float) -> None:
-    """Everything of instance j that ends at or before ``now_s`` or starts before it."""
-    instance = state.instances[j]
-    while state.next_s[j] <= now_s and state.next_s[j] < np.inf:
-        if instance.doing != IDLE:
-            finish(state, j)
-        elif state.next_s[j] < now_s:
-            start(state, j)
-        else:
-            break
-
-
-@kernel
-def cut_jump(state: Any, j: int, now_s: float) -> None:
-    """A newcomer may join: the jump of instance j ends with the step that is under way."""
-    instance = state.instances[j]
-    pool = state.pools[instance.pool]
-    base_s = state.tables[0, instance.pool, instance.decoding]
-    k = steps_to_reach(pool, base_s, instance.decoding, instance.kv_tokens, now_s - instance.start_s)
-    if k < instance.planned:
-        plan_steps(state, j, k)
+from infermix.sim.batch import enqueue, finish, plan_steps, start
+from infermix.sim.control import control, rest_if_drained, skip_readings, stop_jump
+from infermix.sim.due import due_s_of, next_due, release_children, take
+from infermix.sim.gate import lets_in
+from infermix.sim.handoff import deliver, leave_source, send
+from infermix.sim.kv import blocks_for
+from infermix.sim.state import (
+    ARRIVES,
+    BOTH,
+    CONTEXT_TOKENS,
+    DECODE,
+    DELIVERED,
+    DOWN,
+    DRAINING,
+    HANDS_OFF,
+    IDLE,
+    INFLIGHT,
+    JUMP,
+    NONE,
+    PREFILL,
+    QUEUED,
+    QUEUED_TOKENS,
+    REFUSED,
+    UP,
+    State,
+)
+from infermix.sim.step import steps_until
+from infermix.sim.tree import replay
 
 
 @inline
-def mark_eligible(state: Any, i: int) -> bool:
+def advance(state: Any, j: int, horizon_s: float, only_one: bool) -> None:
+    """What instance j does next, or all that ends at or before the horizon or starts before it."""
+    instance = state.instances[j]
+    while True:
+        if instance.doing != IDLE:
+            finish(state, j)
+            if instance.status == DRAINING:
+                rest_if_drained(state, j, instance.start_s)
+        else:
+            start(state, j)
+        if only_one or state.next_s[j] > horizon_s or state.next_s[j] == np.inf:
+            break
+        if instance.doing == IDLE and state.next_s[j] == horizon_s:
+            break
+    replay(state, j)
+
+
+@inline
+def _fits(state: Any, i: int, p: int) -> bool:
+    """Whether a pool serves the class and takes the prompt and a token."""
+    pool = state.pools[p]
+    room = min((pool.blocks - pool.watermark_blocks) * pool.block_tokens, pool.max_context)
+    return bool(state.serves[p, state.requests[i].class_id] and state.requests[i].input + 1 <= room)
+
+
+@inline
+def _may_take(state: Any, i: int, p: int, stage: int) -> bool:
+    """Whether a pool may take request i at this stage of its life."""
+    if not _fits(state, i, p):
+        return False
+    role = state.pools[p].role
+    if stage == HANDS_OFF:
+        return bool(role == DECODE)
+    return bool(role == BOTH or (role == PREFILL and _decodes_somewhere(state, i)))
+
+
+@kernel
+def _decodes_somewhere(state: Any, i: int) -> bool:
+    for p in range(len(state.pools)):
+        if state.pools[p].role == DECODE and _fits(state, i, p):
+            return True
+    return False
+
+
+@inline
+def mark_eligible(state: Any, i: int, stage: int) -> bool:
     """Set the mask of instances that may take request i; False if there is none."""
     found = False
     for p in range(len(state.pools)):
         pool = state.pools[p]
-        fits = state.requests[i].input + 1 <= min(pool.blocks * pool.block_tokens, pool.max_context)
-        allowed = fits and state.serves[p, state.requests[i].class_id]
-        found = found or allowed
+        allowed = _may_take(state, i, p, stage)
+        found = found or (allowed and pool.up > 0)
         if pool.allowed != allowed:
             pool.allowed = allowed
             for j in range(pool.first, pool.first + pool.instances):
-                state.instances[j].eligible = allowed
+                state.eligible[j] = allowed and state.instances[j].status == UP
     return found
 
 
 @inline
-def hand_over(state: Any, view: Any, i: int, j: int) -> None:
-    """Instance j takes request i, or refuses one that it could never finish."""
-    instance = state.instances[j]
-    pool = state.pools[instance.pool]
-    view.sent[state.requests[i].class_id, instance.pool] += 1
+def _could_finish(state: Any, i: int, p: int) -> bool:
+    """Whether an instance of the pool has room for all of request i (a prefill instance: for its prompt)."""
+    pool = state.pools[p]
     total = state.requests[i].input + state.requests[i].output
-    if total - 1 > pool.blocks * pool.block_tokens or total > pool.max_context:
-        state.requests[i].status = REFUSED
-        return
-    state.requests[i].instance = j
-    was_empty = instance.wait_head == NONE
-    enqueue(state, j, i, state.requests[i].arrival_s)
-    may_join = was_empty and instance.running < pool.max_num_seqs
-    if instance.doing == JUMP and may_join:
-        if blocks_for(state.requests[i].input, pool.block_tokens) <= instance.free_blocks:
-            cut_jump(state, j, state.requests[i].arrival_s)
+    if total > pool.max_context:
+        return False
+    return bool(pool.role == PREFILL or total - 1 <= (pool.blocks - pool.watermark_blocks) * pool.block_tokens)
 
 
 @inline
-def _ask(state: Any, i: int) -> Ask:
+def hand_over(state: Any, i: int, j: int, now_s: float) -> None:
+    """Instance j takes request i at the end of its queue; its jump may have to end."""
+    instance = state.instances[j]
+    pool = state.pools[instance.pool]
+    first = enqueue(state, j, i, now_s)
+    if instance.doing == JUMP and first and instance.running < pool.max_num_seqs:
+        if pool.prefix_cache or blocks_for(state.requests[i].input, pool.block_tokens) <= instance.free_blocks:
+            k = steps_until(state, j, now_s)
+            if k < instance.planned:
+                plan_steps(state, j, k)
+    replay(state, j)
+
+
+@inline
+def accept(state: Any, i: int, j: int, now_s: float) -> None:
+    """Instance j takes a request that comes, or comes again."""
+    state.requests[i].instance = j
+    state.counters[INFLIGHT, j] += 1
+    state.counters[QUEUED, j] += 1
+    state.counters[QUEUED_TOKENS, j] += state.requests[i].input + state.requests[i].generated - state.requests[i].cached
+    state.counters[CONTEXT_TOKENS, j] += state.requests[i].input
+    hand_over(state, i, j, now_s)
+
+
+@inline
+def _ask(state: Any, i: int, stage: int, now_s: float) -> Ask:
     """What a gateway knows of request i; every field has one machine type, so that any policy takes it."""
     request = state.requests[i]
+    extra = state.extras[i & state.clock[0].wide]
     whole: Any = np.int64
     c = whole(request.class_id)
+    cached = request.input if stage == HANDS_OFF else request.cached
     return Ask(
-        whole(i), c, whole(0), whole(request.session), request.arrival_s, whole(request.input), whole(request.cached),
-        state.typical_output[c], whole(0), request.deadline_s, request.u, whole(request.prefix),
+        whole(i), c, whole(0), whole(extra.session), now_s, whole(request.input), whole(cached),
+        state.typical_output[c], whole(extra.priority), extra.deadline_s, request.u, whole(extra.prefix),
     )  # fmt: skip
 
 
 @inline
-def route(state: Any, view: Any, policy: Any, i: int) -> None:
-    """Request i arrives: the policy is asked and its choice takes the request, or it is refused."""
-    if not mark_eligible(state, i):
-        state.requests[i].status = REFUSED
-        return
-    ask = _ask(state, i)
+def _choose(state: Any, view: Any, policy: Any, i: int, stage: int, now_s: float) -> int:
+    """The policy's choice, as far as the gateway and the instance agree; -1: nobody."""
+    if not mark_eligible(state, i, stage):
+        return NONE
+    ask = _ask(state, i, stage, now_s)
+    if state.clock[0].stale_s > 0.0:
+        for j in range(len(state.age_s)):
+            state.age_s[j] = now_s - state.clock[0].reading_s
+    if stage == ARRIVES and not lets_in(state, view, ask):
+        return NONE
     j = policy(view, ask)
-    if j < 0 or j >= len(state.instances) or not state.instances[j].eligible:
-        state.requests[i].status = REFUSED
-    else:
-        hand_over(state, view, i, j)
-
-
-def run_arrivals(state: State, view: FleetView, policy: Any, first: int, last: int, until_s: float) -> int:
-    """Simulate the arrivals ``first`` to ``last - 1``; returns how many arrived (at or before ``until_s``)."""
-    for i in range(first, last):
-        now_s = state.requests[i].arrival_s
-        if now_s > until_s:
-            return i
-        for j in range(len(state.instances)):
-            if state.next_s[j] <= now_s:
-                advance(state, j, now_s)
-        route(state, view, policy, i)
-    return last
-
-
-def run_closed(state: State, view: FleetView, policy: Any, first: int, last: int, until_s: float) -> int:
-    """The same where answers bring further requests: in order of time over all instances.
-
-    ``first`` requests have arrived before; returns how many have when ``last`` have or none is left.
-    """
-    arrived = first
-    while arrived < last:
-        i = next_arrival(state)
-        now_s = state.requests[i].arrival_s if i != NONE else np.inf
-        j = _next_change(state, min(now_s, until_s))
-        if j != NONE:
-            if state.instances[j].doing != IDLE:
-                finish(state, j)
-            else:
-                start(state, j)
-        elif i == NONE or now_s > until_s:
-            break
-        else:
-            take(state, i)
-            arrived += 1
-            route(state, view, policy, i)
-            if state.requests[i].status == REFUSED:
-                release_children(state, i, now_s)
-    return arrived
+    if j < 0 or j >= len(state.instances) or not state.eligible[j]:
+        return NONE
+    p = state.instances[j].pool
+    view.sent[ask.class_id, p] += 1
+    return j if _could_finish(state, i, p) else NONE
 
 
 @inline
-def _next_change(state: Any, until_s: float) -> int:
-    """The instance whose step ends first, up to ``until_s``, or starts first, before it; -1 if none.
+def route(state: Any, view: Any, policy: Any, i: int, stage: int, now_s: float) -> None:
+    """Request i comes, comes again, or moves on: the policy is asked and its choice takes it, or it is refused."""
+    j = _choose(state, view, policy, i, stage, now_s)
+    if j == NONE:
+        state.requests[i].status = REFUSED
+        if stage == HANDS_OFF:
+            leave_source(state, i, now_s)
+        if state.clock[0].wide != 0:
+            release_children(state, i, now_s)
+    elif stage == HANDS_OFF:
+        send(state, i, j, now_s)
+    else:
+        accept(state, i, j, now_s)
 
-    At equal times ends come before starts, and lower numbers first.
+
+@inline
+def _deliver(state: Any, i: int, now_s: float) -> None:
+    j = deliver(state, i, now_s)
+    if j != NONE:
+        hand_over(state, i, j, now_s)
+
+
+def run(state: State, view: FleetView, policy: Any, first: int, last: int, until_s: float) -> int:
+    """Simulate until ``last`` requests have arrived, ``first`` of them before; after the last one to the very end.
+
+    Returns how many have arrived at or before ``until_s``.
     """
-    best, best_s, best_ends = NONE, np.inf, False
-    for j in range(len(state.instances)):
-        next_s = state.next_s[j]
-        if next_s > until_s or next_s > best_s or next_s == np.inf:
+    clock: Any = state.clock[0]
+    arrived = first
+    while True:
+        i = next_due(state)
+        due_s = due_s_of(state, i) if i != NONE else np.inf
+        horizon_s = min(due_s, clock.control_s, until_s)
+        j = state.tree[1]
+        if state.next_s[j] <= horizon_s and state.next_s[j] < np.inf:
+            if state.next_s[j] < horizon_s or state.instances[j].doing != IDLE:
+                advance(state, j, horizon_s, clock.linked)
+                continue
+        if min(due_s, state.next_s[j]) == np.inf or min(due_s, clock.control_s) > until_s:
+            break
+        if clock.control_s <= due_s:
+            clock.now_s = max(clock.now_s, clock.control_s)
+            _control(state, min(due_s, state.next_s[j]))
             continue
-        ends = state.instances[j].doing != IDLE
-        if not ends and next_s == until_s:
-            continue
-        if next_s < best_s or (ends and not best_ends):
-            best, best_s, best_ends = j, next_s, ends
-    return best
+        comes_first = i == clock.arrivals or state.extras[i].stage == ARRIVES
+        if comes_first and arrived == last:
+            break
+        arrived += comes_first
+        stage = take(state, i)
+        clock.now_s = max(clock.now_s, due_s)
+        if stage == DELIVERED:
+            _deliver(state, i, due_s)
+        else:
+            route(state, view, policy, i, stage, due_s)
+    return arrived
 
 
 @kernel
-def drain(state: Any, until_s: float) -> None:
-    """After the last arrival: let every instance work until it is empty, or until ``until_s``."""
+def _control(state: Any, next_s: float) -> None:
+    clock = state.clock[0]
+    if clock.control_s == clock.next_reading_s:
+        skip_readings(state, next_s)
+    control(state, clock.control_s)
+
+
+@kernel
+def close(state: Any, until_s: float) -> None:
+    """At the end of a run: count the steps of jumps that ended before it did, and how long instances were on."""
+    end_s = state.clock[0].now_s
     for j in range(len(state.instances)):
-        advance(state, j, until_s)
         instance = state.instances[j]
-        if instance.doing == JUMP and instance.planned > 1:
-            _stop_jump(state, j, until_s)
-
-
-@kernel
-def _stop_jump(state: Any, j: int, until_s: float) -> None:
-    """Count the steps of an unfinished jump that ended at or before ``until_s``."""
-    instance = state.instances[j]
-    pool = state.pools[instance.pool]
-    base_s = state.tables[0, instance.pool, instance.decoding]
-    wanted_s = until_s - instance.start_s
-    k = steps_to_reach(pool, base_s, instance.decoding, instance.kv_tokens, wanted_s)
-    took_s = decode_jump_s(pool, base_s, instance.decoding, instance.kv_tokens, k)
-    if took_s > wanted_s:
-        k -= 1
-        took_s = decode_jump_s(pool, base_s, instance.decoding, instance.kv_tokens, k)
-    scheduled = blocks_of_steps(state.phases[j], pool.block_tokens, instance.decoding, instance.iteration + 1, k)
-    instance.kv_peak_blocks = max(instance.kv_peak_blocks, pool.blocks - instance.free_blocks + scheduled)
-    growth_s = pool.kv_s * instance.decoding
-    first_s = decode_jump_s(pool, base_s, instance.decoding, instance.kv_tokens, 1)
-    if k > 0:
-        count_jump_gaps(state.gaps[instance.pool], state.decoding_of[j], first_s, growth_s, k)
-    count_steps(instance, k)
-    instance.busy_s += took_s
-    instance.planned = 0
+        if instance.doing != IDLE:
+            end_s = until_s
+        else:
+            end_s = max(end_s, instance.start_s)
+        if instance.doing == JUMP and instance.planned > 1 and until_s < np.inf:
+            stop_jump(state, j, until_s)
+    for j in range(len(state.instances)):
+        instance = state.instances[j]
+        if instance.status != DOWN:
+            instance.on_s += min(end_s, until_s) - instance.on_since_s
 
 
 @cache
-def compiled_run(closed: bool, state_type: Any, view_type: Any, policy_type: Any) -> Callable[..., int]:
-    """``run_arrivals`` or ``run_closed`` compiled once for any policy, and cached on disk."""
-    run = run_closed if closed else run_arrivals
+def compiled_run(state_type: Any, view_type: Any, policy_type: Any) -> Callable[..., int]:
+    """``run`` compiled once for any policy, and cached on disk."""
     if not jit.ENABLED:
         return run
     integer, real = jit.type_of(0), jit.type_of(0.0)

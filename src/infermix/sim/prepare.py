@@ -3,41 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
 
-from infermix import jit
+from infermix import jit, rng
 from infermix.arrays import Floats
 from infermix.route.view import FleetView, Promises
-from infermix.sim.state import GAP_BINS, INSTANCE, NONE, POOL, REQUEST, SLOT, PoolSpec, State
+from infermix.sim.paths import Paths
+from infermix.sim.rules import FleetRules
+from infermix.sim.state import (
+    CLOCK,
+    CONTEXT_TOKENS,
+    DECODE,
+    DOWN,
+    EXTRA,
+    GAP_BINS,
+    GROUP,
+    INFLIGHT,
+    INSTANCE,
+    NONE,
+    POOL,
+    QUEUED,
+    QUEUED_TOKENS,
+    REQUEST,
+    RUNNING,
+    SLOT,
+    PoolSpec,
+    State,
+)
+from infermix.sim.stores import make_stores, paths_for
+from infermix.sim.tree import first_tree
 from infermix.units import SECONDS_PER_HOUR
 from infermix.workload.classes import TrafficClass
-from infermix.workload.requests import Requests
+from infermix.workload.requests import NO_DEADLINE, Requests
 
 PREFIX_BLOCKS = 2
 """Blocks whose ids make the prefix key: one alone is often a greeting that all prompts share."""
 
 
-def make_state(requests: Requests, specs: list[PoolSpec], typical_output: Floats, u: Floats) -> State:
+def make_state(
+    requests: Requests, specs: list[PoolSpec], typical_output: Floats, seed: int, rules: FleetRules
+) -> State:
     """Allocate the state of a run before its first arrival."""
     instances = _instance_rows(specs)
-    slots = np.zeros((len(instances), max(s.max_num_seqs for s in specs)), dtype=SLOT)
+    n, classes = len(instances), len(requests.class_names)
+    slots = np.zeros((n, max(s.max_num_seqs for s in specs)), dtype=SLOT)
     slots["free"] = np.arange(slots.shape[1])
+    priorities = np.unique(requests.priority)[::-1] if len(requests) else np.zeros(1)
+    leaves = 1 << max(1, (n - 1).bit_length())
+    wide = _needs_extras(requests, specs, rules)
+    paths = paths_for(requests, specs)
+    pools = _pool_rows(specs)
+    counters = np.zeros((5, n), dtype=np.int64)
+    queues = np.full((n, len(priorities), 2), NONE, dtype=np.int32)
     return State(
-        requests=_for_kernel(_request_rows(requests, u)),
-        pools=_for_kernel(_pool_rows(specs)),
+        requests=_for_kernel(_request_rows(requests, rng.uniforms(seed, 0, len(requests)), priorities)),
+        extras=_for_kernel(_extra_rows(requests, specs, paths, seed) if wide else _no_extras()),
+        pools=_for_kernel(pools),
         tables=np.stack([_tables([s.decode_s for s in specs]), _tables([s.mixed_s for s in specs])]),
         instances=_for_kernel(instances),
         slots=_for_kernel(slots),
-        next_s=np.full(len(instances), np.inf),
-        phases=np.zeros((len(instances), max(s.block_tokens for s in specs)), dtype=np.int32),
+        counters=counters,
+        seen=counters.copy() if rules.stale_s > 0.0 else counters,
+        age_s=np.zeros(n),
+        eligible=np.zeros(n, dtype=np.bool_),
+        next_s=np.full(leaves, np.inf),
+        tree=first_tree(leaves),
+        phases=np.zeros((n, int(pools["stride"].max())), dtype=np.int32),
+        groups=_for_kernel(np.zeros((n, max(s.ranks for s in specs)), dtype=GROUP)),
+        queues=queues,
         serves=np.ascontiguousarray([s.serves for s in specs], dtype=np.bool_),
         typical_output=typical_output,
-        heap=np.zeros(int((requests.parent != NONE).sum()), dtype=np.int32),
-        counts=np.zeros(2, dtype=np.int64),
-        decoding_of=np.zeros((len(instances), len(requests.class_names)), dtype=np.int32),
-        gaps=np.zeros((len(specs), len(requests.class_names), GAP_BINS), dtype=np.int64),
+        due=np.zeros(len(requests) if wide else 1, dtype=np.int32),
+        decoding_of=np.zeros((n, classes), dtype=np.int32),
+        gaps=np.zeros((len(specs), classes, GAP_BINS), dtype=np.int64),
+        clock=_for_kernel(_clock_row(requests, specs, rules, pools, wide)),
+        events=_for_kernel(rules.event_rows(n)),
+        gates=_for_kernel(rules.gate_rows(classes)),
+        cache=make_stores(paths, specs),
     )
 
 
@@ -46,13 +91,34 @@ def _for_kernel(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     return rows if jit.ENABLED else rows.view(np.recarray)
 
 
-def make_view(state: State, share: Floats, promises: Promises) -> FleetView:
-    """The counters that policies read: columns of the instance rows, not copies of them."""
-    rows = state.instances
+def make_view(state: State, specs: list[PoolSpec], share: Floats, promises: Promises) -> FleetView:
+    """What policies read: the counters themselves, or those of the last reading, and what never changes."""
+    pool = np.repeat(np.arange(len(specs)), [s.instances for s in specs])
+
+    def column(values: Sequence[float]) -> Floats:
+        return np.array(values, dtype=np.float64)[pool]
+
+    line = np.array([_step_line(s) for s in specs])[pool]
     return FleetView(
-        **{name: rows[name] for name in FleetView._fields if name in (INSTANCE.names or ())},
+        pool=pool,
+        eligible=state.eligible,
+        inflight=state.seen[INFLIGHT],
+        waiting=state.seen[QUEUED],
+        running=state.seen[RUNNING],
+        queued_tokens=state.seen[QUEUED_TOKENS],
+        context_tokens=state.seen[CONTEXT_TOKENS],
+        max_num_seqs=np.array([s.max_num_seqs for s in specs])[pool],
+        role=np.array([s.role for s in specs])[pool],
+        prefill_s_per_token=column([s.prefill_s_per_token for s in specs]),
+        step_s=column([s.step_s for s in specs]),
+        age_s=state.age_s,
         share=np.ascontiguousarray(share, dtype=np.float64),
         sent=np.zeros(share.shape, dtype=np.int64),
+        kv_capacity_tokens=np.array([s.blocks * s.block_tokens for s in specs])[pool],
+        step_base_s=np.ascontiguousarray(line[:, 0]),
+        step_per_seq_s=np.ascontiguousarray(line[:, 1]),
+        step_per_kv_s=column([s.kv_s for s in specs]),
+        usd_per_s=column([s.usd_per_s for s in specs]),
         **promises._asdict(),
     )
 
@@ -75,9 +141,24 @@ def make_promises(class_names: Sequence[str], classes: Mapping[str, TrafficClass
     )
 
 
-def _request_rows(requests: Requests, u: Floats) -> npt.NDArray[np.void]:
+def _needs_extras(requests: Requests, specs: list[PoolSpec], rules: FleetRules) -> bool:
+    """Whether requests need rows of their own for what only some workloads have."""
+    of_pools = any(s.prefix_cache or s.role == DECODE or s.accepted_most > 1 for s in specs)
+    return bool(
+        of_pools
+        or rules.events
+        or requests.block_ids
+        or (requests.parent != NONE).any()
+        or (requests.session != NONE).any()
+        or (requests.deadline_s < NO_DEADLINE).any()
+        or (requests.priority != 0).any()
+    )
+
+
+def _request_rows(requests: Requests, u: Floats, priorities: npt.NDArray[np.integer]) -> npt.NDArray[np.void]:
     rows = np.zeros(len(requests), dtype=REQUEST)
     rows["arrival_s"], rows["u"] = requests.arrival_s, u
+    rows["arrival_s"][requests.parent != NONE] = np.inf
     rows["input"], rows["cached"], rows["output"] = (
         requests.input_tokens,
         requests.cached_tokens,
@@ -85,9 +166,28 @@ def _request_rows(requests: Requests, u: Floats) -> npt.NDArray[np.void]:
     )
     rows["class_id"] = requests.class_id
     rows["first_s"] = rows["last_s"] = rows["admit_s"] = np.nan
-    rows["instance"] = rows["behind"] = rows["child"] = rows["sibling"] = NONE
+    rows["instance"] = rows["behind"] = NONE
+    rows["level"] = np.searchsorted(-priorities.astype(np.int64), -requests.priority.astype(np.int64))
+    return rows
+
+
+def _no_extras() -> npt.NDArray[np.void]:
+    """One row that stands for all requests."""
+    row = np.zeros(1, dtype=EXTRA)
+    row["deadline_s"] = np.inf
+    for name in ("session", "parent", "child", "sibling", "prefix", "segment", "prefill_instance"):
+        row[name] = NONE
+    return row
+
+
+def _extra_rows(requests: Requests, specs: list[PoolSpec], paths: Paths, seed: int) -> npt.NDArray[np.void]:
+    n = len(requests)
+    rows = np.repeat(_no_extras(), n)
     rows["session"], rows["think_s"], rows["parent"] = requests.session, requests.think_s, requests.parent
-    rows["prefix"], rows["deadline_s"] = prefix_keys(requests), requests.deadline_s
+    rows["prefix"], rows["deadline_s"], rows["priority"] = prefix_keys(requests), requests.deadline_s, requests.priority
+    rows["segment"], rows["shared"] = paths.segment, paths.shared
+    if any(s.accepted_most > 1 for s in specs):
+        rows["z"] = np.sqrt(-2.0 * np.log(rng.uniforms(seed, 1, n))) * np.cos(2.0 * np.pi * rng.uniforms(seed, 2, n))
     _link_children(rows)
     return rows
 
@@ -110,9 +210,8 @@ def prefix_keys(requests: Requests) -> npt.NDArray[np.int32]:
 
 
 def _link_children(rows: npt.NDArray[np.void]) -> None:
-    """Parents name their first child, children the next one, in row order; nobody knows yet when they arrive."""
+    """Parents name their first child, children the next one, in row order."""
     children = np.flatnonzero(rows["parent"] != NONE)
-    rows["arrival_s"][children] = np.inf
     by_parent = children[np.argsort(rows["parent"][children], kind="stable")]
     parents = rows["parent"][by_parent]
     first = np.diff(parents, prepend=NONE) != 0
@@ -120,21 +219,34 @@ def _link_children(rows: npt.NDArray[np.void]) -> None:
     rows["sibling"][by_parent[:-1][~first[1:]]] = by_parent[1:][~first[1:]]
 
 
+def _clock_row(
+    requests: Requests, specs: list[PoolSpec], rules: FleetRules, pools: npt.NDArray[np.void], wide: bool
+) -> npt.NDArray[np.void]:
+    row = np.zeros(1, dtype=CLOCK)
+    row["linked"] = bool((requests.parent != NONE).any()) or any(s.role == DECODE for s in specs)
+    row["resume"], row["stale_s"] = rules.resume, rules.stale_s
+    row["next_reading_s"] = rules.stale_s if rules.stale_s > 0.0 else np.inf
+    row["scaled"] = bool(np.isfinite(pools["tick_s"]).any())
+    first_event_s = rules.events[0][0] if rules.events else np.inf
+    row["control_s"] = min(float(row["next_reading_s"][0]), first_event_s, float(pools["tick_s"].min()))
+    row["wide"] = -1 if wide else 0
+    return row
+
+
 def _instance_rows(specs: list[PoolSpec]) -> npt.NDArray[np.void]:
     sizes = [s.instances for s in specs]
     rows = np.zeros(sum(sizes), dtype=INSTANCE)
     rows["pool"] = np.repeat(np.arange(len(specs)), sizes)
-    for name in ("head", "tail", "wait_head", "wait_tail"):
-        rows[name] = NONE
-    for name in ("max_num_seqs", "prefill_s_per_token", "step_s", "role", "usd_per_s"):
-        rows[name] = np.array([getattr(s, name) for s in specs])[rows["pool"]]
-    line = np.array([_step_line(s) for s in specs])[rows["pool"]]
-    rows["step_base_s"], rows["step_per_seq_s"] = line[:, 0], line[:, 1]
-    rows["step_per_kv_s"] = np.array([s.kv_s for s in specs])[rows["pool"]]
-    rows["kv_capacity_tokens"] = np.array([s.blocks * s.block_tokens for s in specs])[rows["pool"]]
-    rows["free_slots"] = rows["max_num_seqs"]
+    rows["head"] = rows["tail"] = NONE
+    rows["free_slots"] = np.array([s.max_num_seqs for s in specs])[rows["pool"]]
     rows["free_blocks"] = np.array([s.blocks for s in specs])[rows["pool"]]
+    number = np.concatenate([np.arange(size) for size in sizes])
+    rows["status"][number >= np.array([_up(s) for s in specs])[rows["pool"]]] = DOWN
     return rows
+
+
+def _up(spec: PoolSpec) -> int:
+    return spec.instances if spec.instances_up is None else spec.instances_up
 
 
 def _step_line(spec: PoolSpec) -> tuple[float, float]:
@@ -154,10 +266,14 @@ def _step_line(spec: PoolSpec) -> tuple[float, float]:
 
 def _pool_rows(specs: list[PoolSpec]) -> npt.NDArray[np.void]:
     rows = np.zeros(len(specs), dtype=POOL)
+    own = {"first", "allowed", "stride", "tick_s", "calm", "up"}
     for name in POOL.names or ():
-        if name not in ("first", "allowed"):
+        if name not in own:
             rows[name] = [getattr(s, name) for s in specs]
     rows["first"] = np.concatenate([[0], np.cumsum([s.instances for s in specs])[:-1]])
+    rows["stride"] = [ceil(s.block_tokens / s.accepted_per_step) for s in specs]
+    rows["tick_s"] = [s.scale_every_s if s.target_inflight < np.inf else np.inf for s in specs]
+    rows["up"] = [_up(s) for s in specs]
     return rows
 
 

@@ -35,6 +35,20 @@ class Run:
     prompt_tokens: Ints
     kv_peak_blocks: Ints
     preemptions: Ints
+    on_s: Floats
+    """Time that the instance was not down [s]."""
+    link_busy_s: Floats
+    """Time that KV travelled over its link [s]."""
+    sent_tokens: Ints
+    """KV tokens that it handed over."""
+    prefill_instance: npt.NDArray[np.int32]
+    """Instance that read the prompt of a request that moved on; -1: none."""
+    hit_tokens: npt.NDArray[np.int32]
+    """Prompt tokens found in the instance's own prefix cache, at the last admission."""
+    loaded_tokens: npt.NDArray[np.int32]
+    """Prompt tokens loaded from a lower tier, at the last admission."""
+    restarts: npt.NDArray[np.int32]
+    """Times that a failure sent the request back."""
     seq_steps: Ints
     """Sequences summed over steps: divided by ``steps`` it is the mean batch."""
     gaps: Ints

@@ -7,21 +7,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
-from infermix import jit, rng
+from infermix import jit
 from infermix.arrays import Floats
 from infermix.fleet import Fleet, Pool
 from infermix.perf.table import StepTable, compile_table
 from infermix.route.registry import Policy, compiled_policy, find_policy
 from infermix.route.view import Ask, FleetView, Promises
-from infermix.sim.kernel import compiled_run, drain
+from infermix.sim.kernel import close, compiled_run
 from infermix.sim.prepare import make_promises, make_state, make_view
 from infermix.sim.result import UNFINISHED, Run
-from infermix.sim.state import NONE, STARTED, PoolSpec, State
+from infermix.sim.rules import FleetRules
+from infermix.sim.state import INFLIGHT, STARTED, PoolSpec, State
+from infermix.sim.stores import with_entries
 from infermix.workload.classes import TrafficClass
 from infermix.workload.requests import Requests
 
 ARRIVALS_PER_CALL = 200_000
+CACHED_ARRIVALS_PER_CALL = 20_000
+"""Fewer with a prefix cache, whose entries are made for as many requests at a time."""
 _EXAMPLE_ASK = Ask(0, 0, 0, -1, 0.0, 1, 0, 1.0, 0, np.inf, 0.5, -1)
 
 Progress = Callable[[int, int], None]
@@ -37,6 +42,7 @@ def simulate_pools(
     until_s: float = np.inf,
     typical_output_tokens: Floats | None = None,
     promises: Promises | None = None,
+    rules: FleetRules | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Run:
@@ -52,6 +58,8 @@ def simulate_pools(
         Mean output per class as a gateway would know it from history; the true means when left out.
     promises
         What each class was promised, for policies that look at it; nothing when left out.
+    rules
+        What happens to instances and at the gateway; nothing when left out.
 
     Requests with a parent arrive ``think_s`` after its last token, whenever that is: the arrival times of the result
     are those that came about, inf where the parent never ended.
@@ -63,13 +71,12 @@ def simulate_pools(
         typical_output_tokens = _mean_outputs(requests)
     if share is None:
         share = np.full((len(requests.class_names), len(pools)), 1.0 / len(pools))
-    state = make_state(requests, pools, typical_output_tokens, rng.uniforms(seed, 0, len(requests)))
-    view = make_view(state, share, promises or make_promises(requests.class_names, {}))
-    run_arrivals, choose = _compile(state, view, policy)
+    state = make_state(requests, pools, typical_output_tokens, seed, rules or FleetRules())
+    view = make_view(state, pools, share, promises or make_promises(requests.class_names, {}))
+    step, choose = _compile(state, view, policy)
     clock = time.perf_counter()
-    arrived, interrupted = _run(state, view, run_arrivals, choose, until_s, progress)
-    if not interrupted:
-        drain(state, until_s)
+    state, arrived, interrupted = _run(state, view, step, choose, until_s, progress)
+    close(state, until_s)
     return _result(requests, state, arrived, interrupted, time.perf_counter() - clock)
 
 
@@ -77,39 +84,45 @@ def _compile(state: State, view: FleetView, policy: str | Policy) -> tuple[Calla
     choice = find_policy(policy) if isinstance(policy, str) else policy
     view_type, ask_type = jit.type_of(view), jit.type_of(_EXAMPLE_ASK)
     function_type = jit.function_type("int64", view_type, ask_type)
-    closed = bool((state.requests["parent"] != NONE).any())
-    run_arrivals = compiled_run(closed, jit.type_of(state), view_type, function_type)
+    step = compiled_run(jit.type_of(state), view_type, function_type)
     if jit.ENABLED:
-        drain(make_state_like(state), -np.inf)
-    return run_arrivals, compiled_policy(choice, view_type, ask_type)
+        close(_without_instances(state), np.inf)
+    return step, compiled_policy(choice, view_type, ask_type)
 
 
-def make_state_like(state: State) -> State:
+def _without_instances(state: State) -> State:
     """The same state without instances: compiling on it changes nothing."""
-    return state._replace(instances=state.instances[:0], next_s=state.next_s[:0])
+    return state._replace(instances=state.instances[:0])
 
 
 def _run(
     state: State,
     view: FleetView,
-    run_arrivals: Callable[..., int],
+    step: Callable[..., int],
     choose: Policy,
     until_s: float,
     progress: Progress | None,
-) -> tuple[int, bool]:
+) -> tuple[State, int, bool]:
+    """(the state, how many requests have arrived, whether the run was interrupted)."""
     n, done = len(state.requests), 0
+    cached = len(state.cache.stores) > 0
+    at_once = CACHED_ARRIVALS_PER_CALL if cached else ARRIVALS_PER_CALL
+    deepest = int(state.cache.segments["depth"].max(initial=0))
     try:
-        while done < n:
-            last = min(n, done + ARRIVALS_PER_CALL)
-            reached = run_arrivals(state, view, choose, done, last, until_s)
+        while True:
+            last = min(n, done + at_once)
+            if cached:
+                soon = at_once + int(state.counters[INFLIGHT].sum()) + int(state.clock["due"][0])
+                state = state._replace(cache=with_entries(state.cache, deepest, soon))
+            reached = step(state, view, choose, done, last, until_s)
             done = reached
             if progress is not None:
                 progress(done, n)
-            if reached < last:
+            if reached < last or last == n:
                 break
     except KeyboardInterrupt:
-        return done, True
-    return done, False
+        return state, done, True
+    return state, done, False
 
 
 def _result(requests: Requests, state: State, arrived: int, interrupted: bool, kernel_s: float) -> Run:
@@ -131,6 +144,13 @@ def _result(requests: Requests, state: State, arrived: int, interrupted: bool, k
         prompt_tokens=rows["prompt_tokens"].copy(),
         kv_peak_blocks=rows["kv_peak_blocks"].copy(),
         preemptions=rows["preemptions"].copy(),
+        on_s=rows["on_s"].copy(),
+        link_busy_s=rows["link_busy_s"].copy(),
+        sent_tokens=rows["sent_tokens"].copy(),
+        prefill_instance=_extra(state, "prefill_instance"),
+        hit_tokens=_extra(state, "hit"),
+        loaded_tokens=_extra(state, "loaded"),
+        restarts=_extra(state, "restarts"),
         seq_steps=rows["seq_steps"].copy(),
         gaps=state.gaps,
         arrived=arrived,
@@ -138,6 +158,14 @@ def _result(requests: Requests, state: State, arrived: int, interrupted: bool, k
         kernel_s=kernel_s,
         interrupted=interrupted,
     )
+
+
+def _extra(state: State, name: str) -> npt.NDArray[np.int32]:
+    """A column of what only some workloads have; where they have not, one value stands for all."""
+    column = state.extras[name]
+    if state.clock["wide"][0]:
+        return np.asarray(column.copy())
+    return np.broadcast_to(column, len(state.requests))
 
 
 def _mean_outputs(requests: Requests) -> Floats:
