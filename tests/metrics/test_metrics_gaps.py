@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections import defaultdict
 from typing import Any
 from unittest import mock
 
@@ -16,7 +15,6 @@ from infermix.sim.state import GAP_BINS, PoolSpec, gap_edges_s
 from infermix.workload.requests import make_requests
 from tests.laws.engines import kernel_engine, naive_engine
 from tests.laws.strategies import Case, cases
-from tests.naive import sim as twin
 from tests.naive.policies import least_wait
 
 run_module = importlib.import_module("infermix.sim.run")
@@ -38,20 +36,8 @@ def kernel_run(case: Case, **choices: Any) -> Run:
 
 def twin_gaps(case: Case, **choices: Any) -> tuple[dict[tuple[int, int], list[float]], int]:
     """(pool, class) → every time between two tokens, written down as the tokens come; how many were preempted."""
-    last: dict[int, float] = {}
-    gaps: dict[tuple[int, int], list[float]] = defaultdict(list)
-    yield_token = twin.Instance.yield_token
-
-    def noting(self: twin.Instance, seq: twin.Sequence, now_s: float) -> None:
-        row = seq.request.row
-        if row in last:
-            gaps[self.pool_number, seq.request.class_id].append(now_s - last[row])
-        last[row] = now_s
-        yield_token(self, seq, now_s)
-
-    with mock.patch.object(twin.Instance, "yield_token", noting):
-        found = case.run(naive_engine, least_wait, **choices)
-    return gaps, sum(found.preemptions)
+    found = case.run(naive_engine, least_wait, **choices)
+    return found.gaps, sum(found.preemptions)
 
 
 def check_counts(case: Case, **choices: Any) -> tuple[int, int]:
