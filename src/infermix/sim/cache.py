@@ -47,7 +47,8 @@ ENTRY = np.dtype(
     [
         ("released_s", "f8"),
         ("segment", "i4"), ("store", "i4"),  # -1: garbage
-        ("have", "i4"), ("pins", "i4"),      # blocks; sequences that protect them
+        ("before", "i4"), ("full", "i4"),    # blocks of a path before the segment; of the segment itself
+        ("have", "i4"), ("pins", "i4"),      # blocks that are there; sequences that protect them
         ("previous", "i4"), ("next", "i4"),  # in the list of the store
         ("chain", "i4"),                      # next in its bucket, or in the free list
     ],
@@ -138,8 +139,7 @@ def found_blocks(cache: Cache, store: int, segment: int, tokens: int, now_s: flo
         if e != NONE:
             entry: Any = cache.entries[e]
             if entry.have > 0 and (entry.pins > 0 or now_s - entry.released_s <= space.retention_s):
-                part: Any = cache.segments[at]
-                blocks: int = min(part.from_tokens // space.block_tokens + entry.have, tokens // space.block_tokens)
+                blocks: int = min(entry.before + entry.have, tokens // space.block_tokens)
                 return blocks
         at = cache.segments[at].parent
     return 0
@@ -195,11 +195,12 @@ def join(cache: Cache, store: int, segment: int, tokens: int) -> int:
     Returns how many blocks the cache did not have; those are the cache's from now on.
     """
     space: Any = cache.stores[store]
+    blocks = tokens // space.block_tokens
     more = 0
     at = segment
     while at != NONE:
-        have = _covered(cache, at, tokens, space.block_tokens)
         entry: Any = cache.entries[_entry(cache, store, at)]
+        have = min(blocks - entry.before, entry.full)
         if have > entry.have:
             more += have - entry.have
             entry.have = have
@@ -265,20 +266,23 @@ def copy_down(cache: Cache, store: int, segment: int, tokens: int, unshared_bloc
     space: Any = cache.stores[store]
     if unshared_blocks > 0:
         _append_garbage(cache, store, unshared_blocks)
+    blocks = tokens // space.block_tokens
     at = segment
     while at != NONE:
-        have = _covered(cache, at, tokens, space.block_tokens)
         e = _entry(cache, store, at)
         if e != NONE:
             _unlink(cache, store, e)
-        elif have > 0:
+        else:
             e = _create(cache, store, at)
-        if e != NONE:
-            entry: Any = cache.entries[e]
-            space.resident += max(have - entry.have, 0)
-            entry.have = max(have, entry.have)
+        entry: Any = cache.entries[e]
+        have = max(min(blocks - entry.before, entry.full), entry.have)
+        space.resident += have - entry.have
+        entry.have = have
+        if have > 0:
             entry.released_s = now_s
             _append(cache, store, e)
+        else:
+            _free(cache, e)
         at = cache.segments[at].parent
     make_room(cache, store, space.capacity)
 
@@ -300,14 +304,6 @@ def clear(cache: Cache, store: int) -> None:
 
 
 @inline
-def _covered(cache: Cache, segment: int, tokens: int, block_tokens: int) -> int:
-    """Blocks of a segment that lie within the first ``tokens`` tokens of its path."""
-    part: Any = cache.segments[segment]
-    blocks: int = max(min(tokens, part.to_tokens) // block_tokens - part.from_tokens // block_tokens, 0)
-    return blocks
-
-
-@inline
 def _bucket(cache: Cache, store: int, segment: int) -> int:
     mixed = int(segment) * 0x9E3779B1 + int(store) * 0x85EBCA77
     return (mixed ^ mixed >> 29) & (len(cache.buckets) - 1)
@@ -326,8 +322,13 @@ def _entry(cache: Cache, store: int, segment: int) -> int:
 def _create(cache: Cache, store: int, segment: int) -> int:
     """An entry without blocks or pins, not in the list."""
     e = _take(cache, store, segment)
+    entry: Any = cache.entries[e]
+    part: Any = cache.segments[segment]
+    block_tokens = cache.stores[store].block_tokens
+    entry.before = part.from_tokens // block_tokens
+    entry.full = part.to_tokens // block_tokens - entry.before
     bucket = _bucket(cache, store, segment)
-    cache.entries[e].chain = cache.buckets[bucket]
+    entry.chain = cache.buckets[bucket]
     cache.buckets[bucket] = e
     return e
 
