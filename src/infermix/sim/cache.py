@@ -214,8 +214,8 @@ def join(cache: Cache, store: int, segment: int, tokens: int) -> int:
 def release(cache: Cache, store: int, segment: int, own_unshared_blocks: int, now_s: float) -> int:
     """A sequence with this path runs no more; so many full blocks that it does not share stay as garbage.
 
-    What no other sequence protects becomes the youngest, deepest last block first. Returns how many blocks
-    are protected no more.
+    What no other sequence protects becomes the youngest, the deepest first: it gives way first. Returns how many
+    blocks are protected no more.
     """
     space: Any = cache.stores[store]
     if own_unshared_blocks > 0:
