@@ -114,7 +114,7 @@ def random_requests(luck: Random, features: frozenset[str]) -> Requests:
     classes = luck.randint(1, 3)
     count = luck.choice([luck.randint(2, 12), luck.randint(15, 40)])
     rows = session_rows(luck, count, classes) if talks(luck, features) else plain_rows(luck, count, classes, features)
-    mean_gap_s = luck.choice([0.002, 0.01, 0.05])
+    mean_gap_s = luck.choice([0.001, 0.005, 0.03])
     arrival = np.cumsum([luck.expovariate(1.0 / mean_gap_s) for _ in range(count)])
     mean_think_s = luck.choice([0.0, 0.02, 0.3])
     think = [luck.choice([0.0, luck.expovariate(1.0)]) * mean_think_s for _ in range(count)]
@@ -225,12 +225,14 @@ def random_pools(luck: Random, features: frozenset[str], longest: int, classes: 
 
 def random_pool(luck: Random, features: frozenset[str], longest: int, classes: int, role: int) -> NaivePool:
     """Memory for one to three of the longest requests, seldom for not even one."""
-    seats = luck.randint(1, 6)
+    seats = luck.choice([1, 2, 3, 4, 5, 6, 6])
     budget = seats + luck.choice([0, 3, 10, 40])
     block = luck.choice([1, 2, 4, 8])
     need = -(-longest // block)
     watermark = luck.choice([0, 1, need // 4]) if "priority" in features else 0
-    blocks = watermark + max(1, luck.choice([need - 1, need, need + 1, need + need // 2, 2 * need, 3 * need]))
+    blocks = watermark + max(
+        1, luck.choice([need - 1, need, need, need + 1, need + need // 4, need + need // 2, 2 * need])
+    )
     decode, mixed = random_table(luck, budget)
     some = {k for k in range(classes) if luck.random() < 0.8}
     pool = NaivePool(
@@ -264,7 +266,7 @@ def random_pool(luck: Random, features: frozenset[str], longest: int, classes: i
 def _tiers(luck: Random, pool: NaivePool) -> dict[str, Any]:
     if pool.role == DECODE:
         return {}
-    sizes = [0, 1, pool.blocks // 2, pool.blocks, 4 * pool.blocks]
+    sizes = [0, pool.blocks // 2, pool.blocks, 4 * pool.blocks, 4 * pool.blocks]
     rate = pool.prefill_s_per_token
     return {
         "host_blocks": luck.choice(sizes),
@@ -289,6 +291,8 @@ def _apart(luck: Random, pool: NaivePool) -> dict[str, Any]:
 
 def _speculation(luck: Random, pool: NaivePool) -> dict[str, Any]:
     accepted = luck.choice([1.0, luck.uniform(1.0, 2.0), luck.uniform(1.0, 5.0)])
+    if pool.role == DECODE and accepted >= pool.block_tokens > 1:
+        accepted = luck.uniform(1.0, pool.block_tokens - 0.5)
     return {
         "accepted_per_step": accepted,
         "accepted_variance": luck.choice([0.0, luck.uniform(0.0, 3.0)]),

@@ -104,15 +104,19 @@ class Memory:
                 self.releases += 1
                 self.cached[key] = Release(self.releases, now_s)
 
-    def leading(self, keys: list[Key], now_s: float) -> int:
-        """How many of the keys, from the first, are found."""
-        return len(list(itertools.takewhile(lambda key: self.found(key, now_s), keys)))
+    def forget(self, now_s: float) -> None:
+        """Cached blocks that are not protected and were released too long ago are empty."""
+        old = [
+            key
+            for key, release in self.cached.items()
+            if release is not None and not self.protected(key) and now_s - release.time_s > self.retention_s
+        ]
+        for key in old:
+            del self.cached[key]
 
-    def found(self, key: Key, now_s: float) -> bool:
-        if key not in self.cached:
-            return False
-        release = self.cached[key]
-        return self.protected(key) or (release is not None and now_s - release.time_s <= self.retention_s)
+    def leading(self, keys: list[Key]) -> int:
+        """How many of the keys, from the first, are cached."""
+        return len(list(itertools.takewhile(lambda key: key in self.cached, keys)))
 
     def clear(self) -> None:
         self.taken = 0

@@ -441,6 +441,7 @@ class Simulation:
             for one in [*draining, *down][: wanted - there]:
                 self.start(one, now_s)
         elif scaler.too_many >= pool.scale_down_after and there > wanted:
+            scaler.too_many = 0
             up = [one for one in ones if one.life.state == UP]
             for one in [*reversed(up)][: there - wanted]:
                 self.drain(one, now_s)

@@ -93,8 +93,10 @@ class NaivePool:
         return self.serves_class(request.class_id) and prompt <= min(self.usable_tokens(), self.max_context)
 
     def can_finish(self, request: Request) -> bool:
+        """Whether all of it that is computed here fits, and its context."""
         total = request.input + request.output
-        return total - 1 <= self.usable_tokens() and total <= self.max_context
+        here = request.input + request.kept if self.role == PREFILL else total - 1
+        return here <= self.usable_tokens() and total <= self.max_context
 
     def autoscales(self) -> bool:
         return math.isfinite(self.target_inflight) and math.isfinite(self.scale_every_s)
@@ -144,8 +146,8 @@ class Request:
         self.restarts += 1
         self.instance = self.prefill_instance = -1
         self.kept = generated if resume else 0
-        if self.kept == 0:
-            self.first_s = self.token_s = math.nan
+        if not resume:
+            self.admit_s = self.first_s = self.token_s = math.nan
 
 
 @dataclass
