@@ -157,7 +157,7 @@ def session_rows(luck: Random, count: int, classes: int) -> Rows:
     that begin as their class does."""
     rows = Rows()
     of_session: list[list[int]] = [[] for _ in range(luck.randint(1, 5))]
-    outputs, longest = luck.choice([3, 8, 20]), luck.choice([40, 90])
+    outputs, longest = luck.choice([3, 10, 30]), luck.choice([40, 90])
     forks, alone = luck.choice([0.0, 0.3]), luck.choice([0.0, 0.2, 1.0])
     common = luck.choice([0, 7, 16, 25])
     for row in range(count):
