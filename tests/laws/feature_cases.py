@@ -153,34 +153,35 @@ def plain_rows(luck: Random, count: int, classes: int, features: frozenset[str])
 
 
 def session_rows(luck: Random, count: int, classes: int) -> Rows:
-    """Turns of a few sessions, which share all or a part of what came before; forks; and requests without a session
-    that begin as their class does."""
+    """Turns of a few sessions, which share all or a part of what came before; forks; turns that do not say whose child
+    they are; and requests without a session that begin as their class does."""
     rows = Rows()
     of_session: list[list[int]] = [[] for _ in range(luck.randint(1, 5))]
     outputs, longest = luck.choice([3, 10, 30]), luck.choice([40, 90])
-    forks, alone = luck.choice([0.0, 0.3]), luck.choice([0.0, 0.2, 1.0])
+    forks, alone, unlinked = luck.choice([0.0, 0.3]), luck.choice([0.0, 0.2, 1.0]), luck.choice([0.0, 0.2, 1.0])
     common = luck.choice([0, 7, 16, 25])
     for row in range(count):
         output, session = luck.randint(1, outputs), luck.randrange(len(of_session))
-        earlier = of_session[session]
-        parent = -1
-        if earlier and luck.random() >= alone:
-            parent = luck.choice(earlier) if luck.random() < forks else earlier[-1]
-        if parent >= 0 and rows.path(parent) < longest:
-            path = rows.path(parent)
-            cached = luck.choice([path, path, luck.randint(0, path), path - path % 4])
-            earlier.append(row)
-            rows.add(cached + luck.randint(1, 15), output, cached, rows.class_id[parent], session, parent)
-            continue
-        cached = luck.choice([0, common, luck.randint(0, common)])
-        prompt = cached + luck.randint(1, 15)
         if luck.random() < alone:
-            rows.add(prompt, output, cached, luck.randrange(classes), luck.choice([-1, 1000 + row]), -1)
-        else:  # the first of its session, or one that leaves a conversation for another
-            of_session[session] = [row]
-            elsewhere = luck.randrange(row) if row and luck.random() < 0.1 else -1
-            rows.add(prompt, output, cached, luck.randrange(classes), len(of_session) + row, elsewhere)
-            rows.session[row] = session if elsewhere < 0 or rows.session[elsewhere] != session else 2000 + row
+            cached = luck.choice([0, common, luck.randint(0, common)])
+            rows.add(cached + luck.randint(1, 15), output, cached, luck.randrange(classes), -1, -1)
+            continue
+        if of_session[session] and rows.path(of_session[session][-1]) >= longest:
+            of_session.append([])
+            session = len(of_session) - 1
+        earlier = of_session[session]
+        parent, before = -1, earlier[-1] if earlier else -1
+        if luck.random() < unlinked:
+            elsewhere = luck.randrange(row) if row else -1
+            if luck.random() < 0.2 and elsewhere not in earlier:
+                parent = elsewhere
+        elif earlier:
+            parent = before = luck.choice(earlier) if luck.random() < forks else before
+        path = rows.path(before) if before >= 0 else luck.choice([0, common])
+        cached = luck.choice([path, path, luck.randint(0, path), path - path % 4])
+        class_id = rows.class_id[before] if before >= 0 else luck.randrange(classes)
+        rows.add(cached + luck.randint(1, 15), output, cached, class_id, session, parent)
+        earlier.append(row)
     return rows
 
 

@@ -104,15 +104,12 @@ class Memory:
                 self.releases += 1
                 self.cached[key] = Release(self.releases, now_s)
 
-    def forget(self, now_s: float) -> None:
-        """Cached blocks that are not protected and were released too long ago are empty."""
-        old = [
-            key
-            for key, release in self.cached.items()
-            if release is not None and not self.protected(key) and now_s - release.time_s > self.retention_s
-        ]
-        for key in old:
-            del self.cached[key]
+    def forget(self, keys: list[Key], now_s: float) -> None:
+        """Of these keys, those not protected and released too long ago are dropped."""
+        for key in keys:
+            release = self.cached.get(key)
+            if release is not None and not self.protected(key) and now_s - release.time_s > self.retention_s:
+                del self.cached[key]
 
     def leading(self, keys: list[Key]) -> int:
         """How many of the keys, from the first, are cached."""

@@ -214,13 +214,13 @@ class Instance:
     def admit_cached(self, seq: Sequence, step: Step) -> bool:
         """With a prefix cache: what is found of the prompt here, or in a tier below."""
         now_s, prompt, keys = step.start_s, seq.context(), seq.prompt_keys(self.pool)
-        self.memory.forget(now_s)
+        self.memory.forget(seq.keys, now_s)
         here = self.memory.leading(keys)
         need = self.pool.blocks_for(prompt) - here
-        newly_protected = sum(not self.memory.protected(key) for key in keys[:here])
+        newly_protected = sum(key in self.memory.cached and not self.memory.protected(key) for key in seq.keys)
         if need + self.pool.watermark_blocks > self.memory.free() - newly_protected:
             return False
-        self.memory.claims[seq.request.row] = keys
+        self.memory.claims[seq.request.row] = seq.keys
         self.memory.take(need)
         seq.own, seq.matched, seq.prompt = need, here, prompt
         found, cost_s = self.best_tier(keys, here, now_s)

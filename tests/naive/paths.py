@@ -46,7 +46,7 @@ def paths_of(requests: Requests) -> list[Path]:
 
 
 def names_of(requests: Requests) -> list[list[Name]]:
-    """The tokens of every row by name; rows are in an order in which parents come first."""
+    """The tokens of every row by name."""
     names: list[list[Name]] = []
     for row in range(len(requests)):
         length = int(requests.input_tokens[row]) + int(requests.output_tokens[row]) - 1
@@ -66,14 +66,18 @@ def beginning_by_ids(requests: Requests, row: int) -> list[Name]:
 
 
 def beginning_by_session(requests: Requests, row: int, names: list[list[Name]]) -> list[Name]:
-    """What is shared with the parent in the session, else with the class."""
-    cached, parent = int(requests.cached_tokens[row]), int(requests.parent[row])
-    if follows_its_parent(requests, row):
+    """What is shared with the parent, else with the row before in the session; without a session, with the class."""
+    cached, session = int(requests.cached_tokens[row]), int(requests.session[row])
+    if session < 0:
+        return [("class", int(requests.class_id[row]), token) for token in range(rounded_down(cached))]
+    parent = int(requests.parent[row])
+    if parent >= 0 and int(requests.session[parent]) == session:
         return names[parent][:cached]
-    return [("class", int(requests.class_id[row]), token) for token in range(cached)]
+    earlier = [other for other in range(row) if int(requests.session[other]) == session]
+    return names[earlier[-1]][:cached] if earlier else []
 
 
-def follows_its_parent(requests: Requests, row: int) -> bool:
-    """Whether the request goes on with the conversation of its parent."""
-    parent, session = int(requests.parent[row]), int(requests.session[row])
-    return parent >= 0 and session >= 0 and int(requests.session[parent]) == session
+def rounded_down(tokens: int) -> int:
+    """To a power of two times 1, 1.25, 1.5 or 1.75, in whole tokens."""
+    steps = {int(2**power * part) for power in range(32) for part in (1.0, 1.25, 1.5, 1.75)}
+    return max((step for step in steps if step <= tokens), default=0)
