@@ -51,9 +51,28 @@ def kernel(function: F, *, cache: bool = True) -> F:
     return numba.njit(**{**_OPTIONS, "cache": cache})(function) if ENABLED else function
 
 
+def small(function: F) -> F:
+    """Like ``kernel``, for helpers of several callers: compiled once, and copied into each by the optimiser."""
+    return numba.njit(forceinline=True, **_OPTIONS)(function) if ENABLED else function
+
+
 def inline(function: F) -> F:
-    """Like ``kernel``, for small helpers that should vanish into their caller."""
+    """Like ``kernel``, for parts of one caller: compiled as if they stood in it."""
     return numba.njit(inline="always", **_OPTIONS)(function) if ENABLED else function
+
+
+if ENABLED:
+    from infermix.jit_reference import Reference, refer
+else:
+
+    def refer(value: Any) -> Any:
+        """Plain Python hands everything on by reference."""
+        return value
+
+
+def reference_to(kind: Any) -> Any:
+    """Type of a reference to a NamedTuple of that type (None without Numba)."""
+    return Reference(kind) if ENABLED else None
 
 
 def type_of(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from infermix.jit import inline, kernel
+from infermix.jit import inline, kernel, small
 from infermix.sim.due import push, release_children
 from infermix.sim.gaps import bin_of, count_jump_gaps
 from infermix.sim.kv import blocks_for, blocks_of_steps, steps_that_fit
@@ -56,7 +56,7 @@ def believed_cached(state: Any, i: int, p: int) -> int:
     return cached
 
 
-@inline
+@small
 def enqueue(state: Any, j: int, i: int, now_s: float) -> bool:
     """Request i joins the end of instance j's queue; whether it is now the first."""
     first = append(state, j, i)
@@ -128,7 +128,7 @@ def _plan_jump(state: Any, j: int) -> None:
     plan_steps(state, j, 1 + after_first)
 
 
-@inline
+@small
 def plan_steps(state: Any, j: int, k: int) -> None:
     """Let the jump of instance j last k steps."""
     instance = state.instances[j]
@@ -194,7 +194,7 @@ def _preempt(state: Any, j: int, slot: int) -> None:
     )
 
 
-@inline
+@small
 def give_up_kv(state: Any, j: int, slot: int, finished: bool) -> None:
     """The blocks of a sequence are free again; what a prefix cache keeps of them stays until it must give way."""
     instance = state.instances[j]
@@ -290,7 +290,7 @@ def _admit_delivered(state: Any, j: int, i: int) -> bool:
     return True
 
 
-@inline
+@small
 def _take_chunk(state: Any, j: int, slot: int, budget: int) -> int:
     instance = state.instances[j]
     pool = state.pools[instance.pool]
@@ -367,7 +367,7 @@ def _count_first_gaps(state: Any, j: int) -> None:
             state.decoding_of[j, class_id] += 1
 
 
-@inline
+@small
 def count_steps(state: Any, j: int, k: int) -> None:
     """Every decoding sequence has k steps more."""
     instance = state.instances[j]
@@ -381,7 +381,7 @@ def count_steps(state: Any, j: int, k: int) -> None:
             state.groups[j, r].kv_tokens += k * state.groups[j, r].growth
 
 
-@inline
+@small
 def _complete(state: Any, j: int, slot: int) -> None:
     """The sequence has all its tokens; its blocks are free already."""
     i = state.slots[j, slot].request

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from infermix.jit import inline, kernel
+from infermix.jit import kernel
 from infermix.sim import cache
 from infermix.sim.batch import count_gaps_of, count_steps, send_back
 from infermix.sim.kv import blocks_of_steps
@@ -97,7 +97,7 @@ def skip_readings(state: Any, until_s: float) -> None:
         clock.control_s = next_control_s(state)
 
 
-@inline
+@kernel
 def set_status(state: Any, j: int, status: int) -> None:
     """Instance j takes requests, or takes none any more."""
     instance = state.instances[j]
@@ -140,7 +140,7 @@ def drain(state: Any, j: int, now_s: float) -> None:
         rest_if_drained(state, j, now_s)
 
 
-@inline
+@kernel
 def rest_if_drained(state: Any, j: int, now_s: float) -> None:
     """A draining instance that is empty goes down."""
     instance = state.instances[j]

@@ -12,15 +12,20 @@ from infermix.jit import inline, kernel
 from infermix.sim.state import ARRIVES, NONE
 
 
-@kernel
+@inline
 def release_children(state: Any, i: int, end_s: float) -> None:
     """The children of request i arrive each their pause after ``end_s``."""
-    child = state.extras[i & state.clock[0].wide].child
+    _release_children(state.requests, state.extras, state.due, state.clock, i, end_s)
+
+
+@kernel
+def _release_children(requests: Any, extras: Any, due: Any, clock: Any, i: int, end_s: float) -> None:
+    child = extras[i & clock[0].wide].child
     while child != NONE:
-        due_s = end_s + state.extras[child].think_s
-        state.requests[child].arrival_s = due_s
-        push(state, child, due_s, ARRIVES)
-        child = state.extras[child].sibling
+        due_s = end_s + extras[child].think_s
+        requests[child].arrival_s = due_s
+        _push(extras, due, clock, child, due_s, ARRIVES)
+        child = extras[child].sibling
 
 
 @inline
@@ -57,46 +62,51 @@ def take(state: Any, i: int) -> int:
     if i == state.clock[0].arrivals:
         state.clock[0].arrivals = i + 1
         return ARRIVES
-    _pop(state)
+    _pop(state.extras, state.due, state.clock)
     stage: int = state.extras[i].stage
     return stage
 
 
-@kernel
+@inline
 def push(state: Any, i: int, due_s: float, stage: int) -> None:
     """Something happens to request i at ``due_s``."""
-    state.extras[i].due_s = due_s
-    state.extras[i].stage = stage
-    place = state.clock[0].due
-    state.clock[0].due += 1
-    while place > 0:
-        above = (place - 1) // 2
-        if not _before(state, i, state.due[above]):
-            break
-        state.due[place] = state.due[above]
-        place = above
-    state.due[place] = i
+    _push(state.extras, state.due, state.clock, i, due_s, stage)
 
 
 @inline
-def _before(state: Any, a: int, b: int) -> bool:
-    first, second = state.extras[a].due_s, state.extras[b].due_s
+def _before(extras: Any, a: int, b: int) -> bool:
+    first, second = extras[a].due_s, extras[b].due_s
     return bool(first < second or (first == second and a < b))
 
 
 @kernel
-def _pop(state: Any) -> None:
-    state.clock[0].due -= 1
-    size = state.clock[0].due
-    last, place = state.due[size], 0
+def _push(extras: Any, due: Any, clock: Any, i: int, due_s: float, stage: int) -> None:
+    extras[i].due_s = due_s
+    extras[i].stage = stage
+    place = clock[0].due
+    clock[0].due += 1
+    while place > 0:
+        above = (place - 1) // 2
+        if not _before(extras, i, due[above]):
+            break
+        due[place] = due[above]
+        place = above
+    due[place] = i
+
+
+@kernel
+def _pop(extras: Any, due: Any, clock: Any) -> None:
+    clock[0].due -= 1
+    size = clock[0].due
+    last, place = due[size], 0
     while True:
         below = 2 * place + 1
         if below >= size:
             break
-        if below + 1 < size and _before(state, state.due[below + 1], state.due[below]):
+        if below + 1 < size and _before(extras, due[below + 1], due[below]):
             below += 1
-        if not _before(state, state.due[below], last):
+        if not _before(extras, due[below], last):
             break
-        state.due[place] = state.due[below]
+        due[place] = due[below]
         place = below
-    state.due[place] = last
+    due[place] = last

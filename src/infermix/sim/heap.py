@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from infermix.jit import inline
+from infermix.jit import small
 
 
-@inline
+@small
 def push(slots: Any, instance: Any, slot: int) -> None:
     """Add a slot; its ``end`` is set."""
     place = instance.heap_size
@@ -15,7 +15,7 @@ def push(slots: Any, instance: Any, slot: int) -> None:
     _rise(slots, place, slot)
 
 
-@inline
+@small
 def remove(slots: Any, instance: Any, slot: int) -> None:
     """Take a slot out, wherever it stands."""
     place = slots[slot].heap_place
@@ -30,7 +30,7 @@ def remove(slots: Any, instance: Any, slot: int) -> None:
         _sink(slots, last, place, moved)
 
 
-@inline
+@small
 def _rise(slots: Any, place: int, slot: int) -> None:
     end = slots[slot].end
     while place > 0:
@@ -45,7 +45,7 @@ def _rise(slots: Any, place: int, slot: int) -> None:
     slots[slot].heap_place = place
 
 
-@inline
+@small
 def _sink(slots: Any, size: int, place: int, slot: int) -> None:
     end = slots[slot].end
     while True:

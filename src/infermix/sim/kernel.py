@@ -111,7 +111,7 @@ def _could_finish(state: Any, i: int, p: int) -> bool:
     return bool(pool.role == PREFILL or total - 1 <= (pool.blocks - pool.watermark_blocks) * pool.block_tokens)
 
 
-@inline
+@kernel
 def hand_over(state: Any, i: int, j: int, now_s: float) -> None:
     """Instance j takes request i at the end of its queue; its jump may have to end."""
     instance = state.instances[j]
@@ -193,6 +193,12 @@ def _deliver(state: Any, i: int, now_s: float) -> None:
 
 
 def run(state: State, view: FleetView, policy: Any, first: int, last: int, until_s: float) -> int:
+    """As ``_run``, for callers outside."""
+    return _run(jit.refer(state), jit.refer(view), policy, first, last, until_s)
+
+
+@kernel
+def _run(state: Any, view: Any, policy: Any, first: int, last: int, until_s: float) -> int:
     """Simulate until ``last`` requests have arrived, ``first`` of them before; after the last one to the very end.
 
     Returns how many have arrived at or before ``until_s``.
@@ -238,6 +244,11 @@ def _control(state: Any, next_s: float) -> None:
 @kernel
 def close(state: Any, until_s: float) -> None:
     """At the end of a run: count the steps of jumps that ended before it did, and how long instances were on."""
+    _close(jit.refer(state), until_s)
+
+
+@kernel
+def _close(state: Any, until_s: float) -> None:
     end_s = state.clock[0].now_s
     for j in range(len(state.instances)):
         instance = state.instances[j]

@@ -83,11 +83,12 @@ def simulate_pools(
 def _compile(state: State, view: FleetView, policy: str | Policy) -> tuple[Callable[..., int], Policy]:
     choice = find_policy(policy) if isinstance(policy, str) else policy
     view_type, ask_type = jit.type_of(view), jit.type_of(_EXAMPLE_ASK)
-    function_type = jit.function_type("int64", view_type, ask_type)
+    seen_type = jit.reference_to(view_type)
+    function_type = jit.function_type("int64", seen_type, ask_type)
     step = compiled_run(jit.type_of(state), view_type, function_type)
     if jit.ENABLED:
         close(_without_instances(state), np.inf)
-    return step, compiled_policy(choice, view_type, ask_type)
+    return step, compiled_policy(choice, seen_type, ask_type)
 
 
 def _without_instances(state: State) -> State:

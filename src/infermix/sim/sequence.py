@@ -5,13 +5,13 @@ from __future__ import annotations
 from math import ceil, floor, sqrt
 from typing import Any
 
-from infermix.jit import inline, kernel
+from infermix.jit import kernel, small
 from infermix.sim import heap
 from infermix.sim.kv import blocks_for
 from infermix.sim.state import NONE, RUNNING
 
 
-@inline
+@small
 def join(state: Any, j: int, i: int) -> int:
     """Request i takes a free slot at the end of the running list."""
     instance = state.instances[j]
@@ -46,7 +46,7 @@ def _join_group(state: Any, j: int, slot: int) -> None:
     state.groups[j, best].running += 1
 
 
-@inline
+@small
 def leave(state: Any, j: int, slot: int) -> None:
     """The slot leaves the running list."""
     instance = state.instances[j]
@@ -67,7 +67,7 @@ def leave(state: Any, j: int, slot: int) -> None:
         state.groups[j, row.rank].running -= 1
 
 
-@inline
+@small
 def begin_decoding(state: Any, j: int, slot: int, out: int) -> None:
     """From the next step on the sequence yields tokens; it has ``out`` of them."""
     instance = state.instances[j]
@@ -109,7 +109,7 @@ def steps_of_answer(pool: Any, tokens: int, z: float) -> int:
     return max(least, min(drawn, tokens))
 
 
-@inline
+@small
 def stop_decoding(state: Any, j: int, slot: int) -> None:
     """The sequence decodes no more; it is still in its slot."""
     instance = state.instances[j]
@@ -126,7 +126,7 @@ def stop_decoding(state: Any, j: int, slot: int) -> None:
     heap.remove(state.slots[j], instance, slot)
 
 
-@inline
+@small
 def generated_now(state: Any, j: int, slot: int) -> int:
     """Tokens that a decoding sequence has after the steps that are over."""
     row = state.slots[j, slot]
@@ -137,7 +137,7 @@ def generated_now(state: Any, j: int, slot: int) -> int:
     return min(output - 1, row.had + int(floor(row.rate * (iteration - row.began))))
 
 
-@inline
+@small
 def kv_now(state: Any, j: int, slot: int) -> int:
     """Tokens of its path that are in the KV cache."""
     row = state.slots[j, slot]
@@ -147,7 +147,7 @@ def kv_now(state: Any, j: int, slot: int) -> int:
     return state.requests[row.request].input + generated_now(state, j, slot) - 1
 
 
-@inline
+@small
 def held_blocks(state: Any, j: int, slot: int) -> int:
     """Blocks of a sequence, those that it shares with the cache among them."""
     row = state.slots[j, slot]

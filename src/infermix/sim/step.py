@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from infermix.jit import inline, kernel
+from infermix.jit import inline, kernel, small
 
 
-@inline
+@small
 def decode_step_s(pool: Any, base_s: float, decoding: int, kv_tokens: float) -> float:
     """Seconds of one step in which ``decoding`` sequences yield a token each."""
     seconds: float = base_s + pool.per_seq_s * decoding + pool.kv_s * kv_tokens
     return seconds
 
 
-@inline
+@small
 def decode_jump_s(pool: Any, base_s: float, decoding: int, kv_tokens: float, growth: float, k: int) -> float:
     """Seconds of k decode steps in a row: every step reads ``growth`` KV tokens more than the last."""
     one = decode_step_s(pool, base_s, decoding, kv_tokens)
@@ -38,7 +38,7 @@ def steps_to_reach(pool: Any, base_s: float, decoding: int, kv_tokens: float, gr
     return k
 
 
-@inline
+@small
 def jump_s(state: Any, j: int, k: int) -> float:
     """Seconds of k decode steps of instance j from its ``start_s`` on."""
     instance = state.instances[j]
@@ -48,7 +48,7 @@ def jump_s(state: Any, j: int, k: int) -> float:
     )
 
 
-@inline
+@small
 def steps_until(state: Any, j: int, now_s: float) -> int:
     """Steps of the jump of instance j, at least one, after which ``now_s`` has been reached."""
     instance = state.instances[j]

@@ -9,28 +9,36 @@ from typing import Any
 
 import numpy as np
 
-from infermix.jit import inline, kernel
+from infermix.jit import kernel, small
 from infermix.sim.state import IDLE
 
 
-@inline
-def before(state: Any, a: int, b: int) -> bool:
-    """Whether what instance a does next comes before what instance b does; a is the lower number."""
-    if state.next_s[a] != state.next_s[b]:
-        return bool(state.next_s[a] < state.next_s[b])
-    if state.next_s[a] == np.inf:
-        return True
-    return bool(state.instances[a].doing != IDLE or state.instances[b].doing == IDLE)
-
-
 @kernel
+def _replay(tree: Any, next_s: Any, instances: Any, j: int) -> None:
+    place, winner, winner_s = len(next_s) + j, j, next_s[j]
+    while place > 1:
+        other = int(tree[place ^ 1])
+        other_s = next_s[other]
+        wins = other_s < winner_s
+        if other_s == winner_s and other_s < np.inf:
+            wins = _wins_tie(instances, other, winner)
+        winner = other if wins else winner
+        winner_s = other_s if wins else winner_s
+        place >>= 1
+        tree[place] = winner
+
+
+@small
+def _wins_tie(instances: Any, one: int, other: int) -> bool:
+    """Whether the first of two instances with equal times comes first."""
+    ends, other_ends = instances[one].doing != IDLE, instances[other].doing != IDLE
+    return bool(one < other if ends == other_ends else ends)
+
+
+@small
 def replay(state: Any, j: int) -> None:
     """Instance j has changed: its games are played again."""
-    place = (len(state.next_s) + j) >> 1
-    while place >= 1:
-        first, second = state.tree[2 * place], state.tree[2 * place + 1]
-        state.tree[place] = first if before(state, first, second) else second
-        place >>= 1
+    _replay(state.tree, state.next_s, state.instances, j)
 
 
 def first_tree(leaves: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

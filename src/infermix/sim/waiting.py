@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from infermix.jit import inline
+from infermix.jit import small
 from infermix.sim.state import NONE
 
 
-@inline
+@small
 def append(state: Any, j: int, i: int) -> bool:
     """Request i joins the end of its queue; whether it is now the first of all."""
     level = state.requests[i].level
@@ -26,7 +26,7 @@ def append(state: Any, j: int, i: int) -> bool:
     return first
 
 
-@inline
+@small
 def put_first(state: Any, j: int, i: int) -> None:
     """Request i goes before all of its priority."""
     queue = state.queues[j, state.requests[i].level]
@@ -37,7 +37,7 @@ def put_first(state: Any, j: int, i: int) -> None:
     state.instances[j].waiting += 1
 
 
-@inline
+@small
 def head_of(state: Any, j: int) -> int:
     """The first of all that wait; -1: nobody."""
     for level in range(state.queues.shape[1]):
@@ -47,7 +47,7 @@ def head_of(state: Any, j: int) -> int:
     return NONE
 
 
-@inline
+@small
 def drop_head(state: Any, j: int, i: int) -> None:
     """Request i, the first of all, leaves the queues."""
     queue = state.queues[j, state.requests[i].level]
