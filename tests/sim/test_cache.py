@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -99,24 +101,23 @@ class Twins:
             self.cache = grow(self.cache, missing)
 
     def admit(self, row: int, j: int) -> bool:
-        memory, segment = self.memory[j], int(self.tree.segment[row])
+        memory, segment = deepcopy(self.memory[j]), int(self.tree.segment[row])
         prompt = int(self.requests.input_tokens[row]) + self.generated[row]
         tokens = min(prompt, self.shared[row])
         keys = self.keys[row][: tokens // self.block_tokens]
-        here = memory.leading(keys, self.now_s)
+        memory.forget(self.keys[row], self.now_s)
+        here = len(list(takewhile(lambda key: key in memory.cached, keys)))
         assert found_blocks(self.cache, j, segment, tokens, self.now_s) == here
         there = self.host[j].leading(keys, self.now_s)
         assert found_blocks(self.cache, INSTANCES + j, segment, tokens, self.now_s) == there
-        newly = sum(not memory.protected(key) for key in keys[:here])
+        newly = sum(key in memory.cached and not memory.protected(key) for key in self.keys[row])
         assert unprotected_blocks(self.cache, j, segment, self.now_s) == newly
         need = self.blocks_for(prompt) - here
         if need > memory.free() - newly:
             return False
-        for key in self.keys[row]:
-            if key in memory.cached and not memory.found(key, self.now_s):
-                del memory.cached[key]
-        memory.claims[row] = keys
+        memory.claims[row] = self.keys[row]
         memory.take(need)
+        self.memory[j] = memory
         assert protect(self.cache, j, segment, self.now_s) == newly
         self.free[j] -= newly + need
         make_room(self.cache, j, self.free[j])

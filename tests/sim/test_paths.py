@@ -66,16 +66,33 @@ def test_cached_tokens_reach_at_most_to_the_end_of_the_parents_path() -> None:
 
 
 def test_a_beginning_of_a_class_is_cut_at_every_length() -> None:
-    found = paths_of(table([(50, 5, 20, -1, -1), (50, 5, 10, -1, -1), (50, 5, 0, -1, -1), (50, 5, 30, 3, -1)]))
-    assert pieces(found) == [(-1, 0, 10), (0, 10, 20)], "nobody else has the last ten of the longest"
+    found = paths_of(table([(50, 5, 20, -1, -1), (50, 5, 10, -1, -1), (50, 5, 0, -1, -1), (50, 5, 30, -1, -1)]))
+    assert pieces(found) == [(-1, 0, 10), (0, 10, 20)], "nobody else has what comes after in the longest"
     assert found.segment.tolist() == [1, 0, -1, 1]
     assert found.shared.tolist() == [20, 10, 0, 20]
 
 
+def test_lengths_of_a_beginning_are_rounded_down_to_four_in_each_octave() -> None:
+    cached = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 16, 19, 20, 1023, 1024, 1279, 1280, 99_999, 2**30]
+    rounded = [1, 2, 3, 4, 5, 6, 7, 8, 8, 10, 12, 12, 14, 16, 16, 20, 896, 1024, 1024, 1280, 98_304, 2**30]
+    rows = [(2**30 + 1, 1, tokens, -1, -1) for tokens in cached for _ in range(2)]
+    assert paths_of(table(rows)).shared[::2].tolist() == rounded
+    assert [naive.rounded_down(tokens) for tokens in cached] == rounded
+    assert naive.rounded_down(0) == 0
+
+
 def test_a_parent_in_another_session_shares_nothing_by_itself() -> None:
     found = paths_of(table([(50, 5, 0, 0, -1), (50, 5, 20, 1, 0), (50, 5, 20, -1, -1), (50, 5, 20, -1, 2)]))
-    assert found.shared.tolist() == [0, 20, 20, 20]
+    assert found.shared.tolist() == [0, 0, 20, 20], "a session shares nothing with those without one"
     assert pieces(found) == [(-1, 0, 20)]
+
+
+def test_without_a_parent_the_last_row_of_the_session_says_what_is_shared_and_all_cuts() -> None:
+    rows = [(10, 5, 9, 0, -1), (50, 5, 40, 1, -1), (30, 5, 20, 0, -1), (60, 5, 34, 0, 1), (70, 5, 60, 0, 3)]
+    found = paths_of(table(rows))
+    assert pieces(found) == [(-1, 0, 14), (0, 14, 34), (1, 34, 60)], "the first of a session finds nothing"
+    assert found.shared.tolist() == [14, 0, 34, 60, 60]
+    assert found.segment.tolist() == [0, -1, 1, 2, 2]
 
 
 def test_nobody_shares_and_nobody_is_there() -> None:
@@ -91,6 +108,18 @@ def test_ids_count_as_whole_blocks_and_cut_at_every_end() -> None:
     assert pieces(found) == [(-1, 0, 8), (0, 8, 12)]
     assert found.segment.tolist() == [0, 1, 1, -1]
     assert found.depth.tolist() == [1, 2, 2, 0]
+
+
+def follows_its_parent(requests: Requests, row: int) -> bool:
+    """Whether the request goes on with the conversation of its parent."""
+    parent, session = int(requests.parent[row]), int(requests.session[row])
+    return parent >= 0 and session >= 0 and int(requests.session[parent]) == session
+
+
+def keeps_order(requests: Requests, row: int) -> bool:
+    """Whether all of its session that share what came before in it come after the turn that they share it with."""
+    turns = np.flatnonzero(requests.session == requests.session[row])[1:]
+    return all(follows_its_parent(requests, int(turn)) or requests.cached_tokens[turn] == 0 for turn in turns)
 
 
 def naive_chains(requests: Requests, paths: list[naive.Path]) -> list[list[int]]:
@@ -110,7 +139,9 @@ def naive_chains(requests: Requests, paths: list[naive.Path]) -> list[list[int]]
             return -1
         left = [rows[0] for other, rows in groups.items() if other != many[0]]
         child = min(groups[many[0]])  # the first that has it, from which the others have it
-        if left and (requests.block_ids or not naive.follows_its_parent(requests, child)):
+        if left and requests.block_ids:
+            return -1
+        if left and not (follows_its_parent(requests, child) and keeps_order(requests, child)):
             return -1
         return many[0] if left in ([], [int(requests.parent[child])]) else -1
 
@@ -130,7 +161,8 @@ def check(requests: Requests) -> None:
     found, paths = paths_of(requests), naive.paths_of(requests)
     assert found.shared.tolist() == [path.shared for path in paths]
     depth_of = {node: k for path in paths for k, node in enumerate(path.nodes, 1)}
-    rows, node_of = found.segments, {}
+    rows = found.segments
+    node_of: dict[int, int] = {}
     assert np.all(rows["parent"] < np.arange(len(rows)))
     chains = naive_chains(requests, paths)
     for row, chain in enumerate(chains):

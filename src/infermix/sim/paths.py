@@ -2,8 +2,8 @@
 
 A request's *path* is its prompt and its answer without the last token. The rules for what two paths share are in
 ``docs/design/simulator.md``. Here every request gets a *line*, the part of its path that no earlier line has, and
-attaches with it to another line; a class-wide beginning is a line without a request. Cutting the lines where others
-attach gives the segments.
+attaches with it to another line; the beginning that requests of a class without session share is a line without a
+request. Cutting the lines where others attach gives the segments.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def paths_of(requests: Requests) -> Paths:
     Segments are as long as they can be: cut where paths part, and where the shared path of a request ends. A turn of a
     session that exactly one child (by its parent link, in the same session) goes on from, where the turn's shared path
     ends, does not cut: a child never comes before its parent has ended, so nobody can tell the two apart. A session
-    that only grows is one segment.
+    that only grows is one segment. This holds for sessions in which all that share have parent links; where one does
+    not, it may come before the turn that it goes on from, and every end cuts.
     """
     return _cut(_lines(requests))
 
@@ -82,16 +83,19 @@ class _Lines:
     owner: Int32s
     """[request] line that it attaches to; -1: none."""
     mother: Int32s
-    """[request] row of its parent where that says what it shares; -1: none."""
+    """[request] row whose path it shares: its parent, or the last row before it of its session; -1: none."""
+    comes_after: Bools
+    """[request] whether it comes after its mother has ended, as do all of its session that have one."""
 
 
 def _lines(requests: Requests) -> _Lines:
     n, classes = len(requests), len(requests.class_names)
-    lines = _Lines(classes, np.zeros(n, np.int32), np.full(n, NONE, np.int32), np.full(n, NONE, np.int32))
+    start, owner, mother = np.zeros(n, np.int32), np.full(n, NONE, np.int32), np.full(n, NONE, np.int32)
+    lines = _Lines(classes, start, owner, mother, np.zeros(n, np.bool_))
     if requests.block_ids:
         _attach_by_ids(requests, lines)
     else:
-        lines.mother[:] = _mothers(requests)
+        _link(requests, lines)
         class_id = np.ascontiguousarray(requests.class_id, dtype=np.int32)
         _attach_by_links(_wanted(requests, lines), lines.mother, class_id, classes, lines.start, lines.owner)
     return lines
@@ -99,21 +103,45 @@ def _lines(requests: Requests) -> _Lines:
 
 def _wanted(requests: Requests, lines: _Lines) -> Int32s:
     """[request] tokens that it shares with its mother, or with its class as far as any other has them."""
-    wanted = requests.cached_tokens.astype(np.int32)
-    linked, mother = lines.mother != NONE, lines.mother
+    cached, mother = np.asarray(requests.cached_tokens, dtype=np.int32), lines.mother
+    wanted, linked = np.zeros(len(cached), np.int32), mother != NONE
     length = requests.input_tokens + requests.output_tokens - 1
-    wanted[linked] = np.minimum(wanted[linked], length[mother[linked]])
+    wanted[linked] = np.minimum(cached[linked], length[mother[linked]])
+    alone = (requests.session < 0) & (cached > 0)
     for k in range(lines.classes):
-        rows = np.flatnonzero((requests.class_id == k) & ~linked & (wanted > 0))
-        wanted[rows] = np.minimum(wanted[rows], np.partition(wanted[rows], -2)[-2] if len(rows) > 1 else 0)
+        rows = np.flatnonzero(alone & (requests.class_id == k))
+        rounded = _rounded_down(cached[rows])
+        wanted[rows] = np.minimum(rounded, np.partition(rounded, -2)[-2] if len(rows) > 1 else 0)
     return wanted
 
 
-def _mothers(requests: Requests) -> Int32s:
-    """Row of the parent where it is of the same session; -1 elsewhere."""
+def _rounded_down(tokens: Int32s) -> Int32s:
+    """Down to a power of two times 1, 1.25, 1.5 or 1.75, in whole tokens: the three highest bits. Tokens are > 0."""
+    low_bits = np.maximum(np.frexp(tokens)[1] - 3, 0)
+    rounded: Int32s = tokens >> low_bits << low_bits
+    return rounded
+
+
+def _link(requests: Requests, lines: _Lines) -> None:
+    """Find the mothers: parents of the same session; without one the last row before of the session."""
     parent, session = np.asarray(requests.parent), np.asarray(requests.session)
-    same = (parent != NONE) & (session >= 0) & (session[parent] == session)
-    return np.where(same, parent, np.int32(NONE)).astype(np.int32)
+    by_parent = (parent != NONE) & (session >= 0) & (session[parent] == session)
+    lines.mother[by_parent] = parent[by_parent]
+    lines.comes_after[:] = by_parent
+    others = np.flatnonzero(~by_parent & (session >= 0) & (requests.cached_tokens > 0))
+    if len(others):
+        lines.mother[others] = _last_before(session)[others]
+        others = others[lines.mother[others] != NONE]
+        lines.comes_after[np.isin(session, session[others])] = False
+
+
+def _last_before(session: Int32s) -> Int32s:
+    """[request] the last row before it of its session; -1: it is the first."""
+    order = np.argsort(session, kind="stable").astype(np.int32)
+    goes_on = session[order[1:]] == session[order[:-1]]
+    before = np.full(len(session), NONE, np.int32)
+    before[order[1:][goes_on]] = order[:-1][goes_on]
+    return before
 
 
 def _attach_by_ids(requests: Requests, lines: _Lines) -> None:
@@ -235,12 +263,11 @@ def _cut(lines: _Lines) -> Paths:
 def _going_on(lines: _Lines, pieces: _Pieces) -> Bools:
     """Pieces with which the only child of a turn goes on where the turn's shared path ends."""
     first = np.flatnonzero((np.diff(pieces.line, prepend=NONE) != 0) & (pieces.above != NONE))
-    mother, above = lines.mother[pieces.line[first] - lines.classes], pieces.above[first]
+    child, above = pieces.line[first] - lines.classes, pieces.above[first]
     ends = np.append(np.diff(pieces.line) != 0, True)[above]
     goes_on = np.zeros(len(pieces.line), np.bool_)
-    goes_on[first] = (
-        (mother != NONE) & (pieces.line[above] == mother + lines.classes) & ends & (pieces.attached[above] == 1)
-    )
+    of_mother = lines.comes_after[child] & (pieces.line[above] == lines.mother[child] + lines.classes)
+    goes_on[first] = of_mother & ends & (pieces.attached[above] == 1)
     return goes_on
 
 
