@@ -111,9 +111,15 @@ class Memory:
             if release is not None and not self.protected(key) and now_s - release.time_s > self.retention_s:
                 del self.cached[key]
 
-    def leading(self, keys: list[Key]) -> int:
-        """How many of the keys, from the first, are cached."""
-        return len(list(itertools.takewhile(lambda key: key in self.cached, keys)))
+    def fresh(self, key: Key, now_s: float) -> bool:
+        """Whether the key is cached, and protected or not too old."""
+        release = self.cached.get(key)
+        young = release is None or self.protected(key) or now_s - release.time_s <= self.retention_s
+        return key in self.cached and young
+
+    def leading(self, keys: list[Key], now_s: float) -> int:
+        """How many of the keys, from the first, are cached and not too old."""
+        return len(list(itertools.takewhile(lambda key: self.fresh(key, now_s), keys)))
 
     def clear(self) -> None:
         self.taken = 0

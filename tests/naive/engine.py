@@ -214,12 +214,12 @@ class Instance:
     def admit_cached(self, seq: Sequence, step: Step) -> bool:
         """With a prefix cache: what is found of the prompt here, or in a tier below."""
         now_s, prompt, keys = step.start_s, seq.context(), seq.prompt_keys(self.pool)
-        self.memory.forget(seq.keys, now_s)
-        here = self.memory.leading(keys)
+        here = self.memory.leading(keys, now_s)
         need = self.pool.blocks_for(prompt) - here
-        newly_protected = sum(key in self.memory.cached and not self.memory.protected(key) for key in seq.keys)
+        newly_protected = sum(self.memory.fresh(key, now_s) and not self.memory.protected(key) for key in seq.keys)
         if need + self.pool.watermark_blocks > self.memory.free() - newly_protected:
             return False
+        self.memory.forget(seq.keys, now_s)
         self.memory.claims[seq.request.row] = seq.keys
         self.memory.take(need)
         seq.own, seq.matched, seq.prompt = need, here, prompt

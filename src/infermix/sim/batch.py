@@ -91,7 +91,7 @@ def start(state: Any, j: int) -> None:
         instance.planned = 1
         state.next_s[j] = instance.start_s + mixed_step_s(state, j)
     elif instance.decoding > 0:
-        _plan_jump(state, j)
+        _plan_jump(state, j, preempted)
     else:
         instance.doing = IDLE
         state.next_s[j] = np.inf
@@ -112,9 +112,10 @@ def _clear_chunks(state: Any, j: int) -> None:
 
 
 @inline
-def _plan_jump(state: Any, j: int) -> None:
+def _plan_jump(state: Any, j: int, one_step: bool) -> None:
+    """As many decode steps as nobody can join, leave or lack a block; one after a preemption, which closed the door."""
     instance = state.instances[j]
-    to_end = state.slots[j, state.slots[j, 0].heap].end - instance.iteration
+    to_end = 1 if one_step else state.slots[j, state.slots[j, 0].heap].end - instance.iteration
     to_end = set_lead(state, j, to_end)
     after_first = steps_that_fit(
         state.phases[j],
@@ -253,7 +254,8 @@ def _admit(state: Any, j: int, budget: int) -> None:
             state.groups[j, row.rank].chunk_s += pool.load_s * position
         if state.requests[i].status != STARTED:
             state.requests[i].status = STARTED
-            state.requests[i].admit_s = instance.start_s
+            if np.isnan(state.requests[i].admit_s):
+                state.requests[i].admit_s = instance.start_s
         budget -= _take_chunk(state, j, slot, budget)
 
 
@@ -374,7 +376,6 @@ def count_steps(state: Any, j: int, k: int) -> None:
     instance.iteration += k
     instance.steps += k
     instance.seq_steps += k * (instance.decoding + instance.chunks - instance.joiners)
-    instance.decode_tokens += k * instance.decoding
     instance.kv_tokens += k * instance.growth
     if state.groups.shape[1] > 1:
         for r in range(state.groups.shape[1]):
@@ -449,10 +450,11 @@ def send_back(state: Any, i: int, now_s: float) -> None:
     """The request has lost its instance and arrives again, with its tokens or without."""
     request = state.requests[i]
     request.instance = NONE
+    request.status = UNFINISHED
     if not state.clock[0].resume:
         request.generated = 0
         request.first_s = np.nan
-        request.status = UNFINISHED
+        request.admit_s = np.nan
     state.extras[i].restarts += 1
     state.extras[i].prefill_instance = NONE
     push(state, i, now_s, RETURNS)

@@ -309,7 +309,7 @@ def _bucket(cache: Cache, store: int, segment: int) -> int:
     return (mixed ^ mixed >> 29) & (len(cache.buckets) - 1)
 
 
-@inline
+@kernel
 def _entry(cache: Cache, store: int, segment: int) -> int:
     """The entry of a segment in a store; -1: there is none."""
     e = int(cache.buckets[_bucket(cache, store, segment)])
@@ -318,7 +318,7 @@ def _entry(cache: Cache, store: int, segment: int) -> int:
     return e
 
 
-@inline
+@kernel
 def _create(cache: Cache, store: int, segment: int) -> int:
     """An entry without blocks or pins, not in the list."""
     e = _take(cache, store, segment)
@@ -333,7 +333,7 @@ def _create(cache: Cache, store: int, segment: int) -> int:
     return e
 
 
-@inline
+@kernel
 def _take(cache: Cache, store: int, segment: int) -> int:
     e = int(cache.counts[FREE_HEAD])
     entry: Any = cache.entries[e]
@@ -346,7 +346,7 @@ def _take(cache: Cache, store: int, segment: int) -> int:
     return e
 
 
-@inline
+@kernel
 def _free(cache: Cache, e: int) -> None:
     """Give back an entry that is not in the list."""
     entry: Any = cache.entries[e]
@@ -364,7 +364,7 @@ def _free(cache: Cache, e: int) -> None:
     cache.counts[FREE_LEFT] += 1
 
 
-@inline
+@kernel
 def _append(cache: Cache, store: int, e: int) -> None:
     """The entry becomes the youngest of its store's list."""
     space: Any = cache.stores[store]
@@ -378,7 +378,7 @@ def _append(cache: Cache, store: int, e: int) -> None:
     space.tail = e
 
 
-@inline
+@kernel
 def _unlink(cache: Cache, store: int, e: int) -> None:
     """Take an entry out of its store's list."""
     space: Any = cache.stores[store]
@@ -393,7 +393,7 @@ def _unlink(cache: Cache, store: int, e: int) -> None:
         cache.entries[entry.next].previous = entry.previous
 
 
-@inline
+@kernel
 def _append_garbage(cache: Cache, store: int, blocks: int) -> None:
     """Blocks that nobody will ask for become the youngest; garbage upon garbage is one entry."""
     space: Any = cache.stores[store]

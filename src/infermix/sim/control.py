@@ -162,6 +162,7 @@ def fail(state: Any, j: int, now_s: float) -> None:
         i = state.slots[j, slot].request
         if state.slots[j, slot].decoding == 1:
             state.requests[i].generated = generated_now(state, j, slot)
+            instance.decode_tokens += state.requests[i].generated - state.slots[j, slot].had
             if state.slots[j, slot].chunk > 0 or state.slots[j, slot].began < instance.iteration:
                 state.requests[i].stalled_s = last_token_s
         leave(state, j, slot)

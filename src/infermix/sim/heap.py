@@ -1,10 +1,18 @@
-"""A binary heap of slots per instance, keyed by the iteration at which each sequence ends."""
+"""A binary heap of slots per instance, keyed by the iteration at which each sequence ends, then by admission."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from infermix.jit import small
+
+
+@small
+def _sooner(slots: Any, one: int, other: int) -> bool:
+    """Whether one slot ends before another, or with it and was admitted before it."""
+    if slots[one].end != slots[other].end:
+        return bool(slots[one].end < slots[other].end)
+    return bool(slots[one].turn < slots[other].turn)
 
 
 @small
@@ -24,7 +32,7 @@ def remove(slots: Any, instance: Any, slot: int) -> None:
     if place == last:
         return
     moved = slots[last].heap
-    if place > 0 and slots[moved].end < slots[slots[(place - 1) // 2].heap].end:
+    if place > 0 and _sooner(slots, moved, slots[(place - 1) // 2].heap):
         _rise(slots, place, moved)
     else:
         _sink(slots, last, place, moved)
@@ -32,11 +40,10 @@ def remove(slots: Any, instance: Any, slot: int) -> None:
 
 @small
 def _rise(slots: Any, place: int, slot: int) -> None:
-    end = slots[slot].end
     while place > 0:
         above = (place - 1) // 2
         other = slots[above].heap
-        if slots[other].end <= end:
+        if not _sooner(slots, slot, other):
             break
         slots[place].heap = other
         slots[other].heap_place = place
@@ -47,15 +54,14 @@ def _rise(slots: Any, place: int, slot: int) -> None:
 
 @small
 def _sink(slots: Any, size: int, place: int, slot: int) -> None:
-    end = slots[slot].end
     while True:
         below = 2 * place + 1
         if below >= size:
             break
-        if below + 1 < size and slots[slots[below + 1].heap].end < slots[slots[below].heap].end:
+        if below + 1 < size and _sooner(slots, slots[below + 1].heap, slots[below].heap):
             below += 1
         other = slots[below].heap
-        if slots[other].end >= end:
+        if not _sooner(slots, other, slot):
             break
         slots[place].heap = other
         slots[other].heap_place = place

@@ -17,6 +17,7 @@ from infermix.sim.due import due_s_of, next_due, release_children, take
 from infermix.sim.gate import lets_in
 from infermix.sim.handoff import deliver, leave_source, send
 from infermix.sim.kv import blocks_for
+from infermix.sim.sequence import generated_now
 from infermix.sim.state import (
     ARRIVES,
     BOTH,
@@ -177,6 +178,7 @@ def route(state: Any, view: Any, policy: Any, i: int, stage: int, now_s: float) 
         state.requests[i].status = REFUSED
         if stage == HANDS_OFF:
             leave_source(state, i, now_s)
+            state.requests[i].instance = NONE
         if state.clock[0].wide != 0:
             release_children(state, i, now_s)
     elif stage == HANDS_OFF:
@@ -249,19 +251,21 @@ def close(state: Any, until_s: float) -> None:
 
 @kernel
 def _close(state: Any, until_s: float) -> None:
-    end_s = state.clock[0].now_s
+    end_s = state.clock[0].now_s if next_due(state) == NONE else until_s
     for j in range(len(state.instances)):
         instance = state.instances[j]
-        if instance.doing != IDLE:
-            end_s = until_s
-        else:
-            end_s = max(end_s, instance.start_s)
+        end_s = max(end_s, instance.start_s if state.next_s[j] == np.inf else until_s)
         if instance.doing == JUMP and instance.planned > 1 and until_s < np.inf:
             stop_jump(state, j, until_s)
     for j in range(len(state.instances)):
         instance = state.instances[j]
         if instance.status != DOWN:
             instance.on_s += min(end_s, until_s) - instance.on_since_s
+        slot = instance.head
+        while slot != NONE:
+            if state.slots[j, slot].decoding == 1:
+                instance.decode_tokens += generated_now(state, j, slot) - state.slots[j, slot].had
+            slot = state.slots[j, slot].next
 
 
 @cache

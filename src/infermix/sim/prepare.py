@@ -223,7 +223,8 @@ def _clock_row(
     requests: Requests, specs: list[PoolSpec], rules: FleetRules, pools: npt.NDArray[np.void], wide: bool
 ) -> npt.NDArray[np.void]:
     row = np.zeros(1, dtype=CLOCK)
-    row["linked"] = bool((requests.parent != NONE).any()) or any(s.role == DECODE for s in specs)
+    shares = any(s.role == DECODE or s.remote_blocks > 0 for s in specs)
+    row["linked"] = shares or bool((requests.parent != NONE).any())
     row["resume"], row["stale_s"] = rules.resume, rules.stale_s
     row["next_reading_s"] = rules.stale_s if rules.stale_s > 0.0 else np.inf
     row["scaled"] = bool(np.isfinite(pools["tick_s"]).any())

@@ -21,6 +21,8 @@ def join(state: Any, j: int, i: int) -> int:
     row.request = i
     row.decoding = 0
     row.grown = NONE
+    row.turn = instance.admissions
+    instance.admissions += 1
     row.next = NONE
     row.previous = instance.tail
     if instance.tail == NONE:
@@ -115,6 +117,7 @@ def stop_decoding(state: Any, j: int, slot: int) -> None:
     instance = state.instances[j]
     row = state.slots[j, slot]
     context = row.kv_start + row.rate * instance.iteration
+    instance.decode_tokens += generated_now(state, j, slot) - row.had
     instance.decoding -= 1
     instance.kv_tokens -= context
     instance.growth -= row.rate

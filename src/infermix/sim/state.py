@@ -101,7 +101,7 @@ INSTANCE = np.dtype(
         ("kv_tokens", "f8"),   # KV tokens those will read in the next step
         ("growth", "f8"),      # how many more they read in each further step
         ("lead_kv", "f8"), ("lead_growth", "f8"),  # the same for the slowest group, times the number of groups
-        ("running", "i8"), ("free_blocks", "i8"),
+        ("running", "i8"), ("free_blocks", "i8"), ("admissions", "i8"),
         ("head", "i8"), ("tail", "i8"),            # running list, in order of admission
         ("waiting", "i8"),     # requests in the queues
         ("chunks", "i8"),      # slots that read a prompt chunk in this step, or join from another instance
@@ -125,6 +125,7 @@ SLOT = np.dtype(
         ("prompt", "i4"), ("chunk", "i4"),       # prompt length; tokens read in this step
         ("kv_start", "f8"), ("rate", "f8"),      # KV tokens read in step j: kv_start + rate j
         ("began", "i8"), ("end", "i8"),          # iterations at which it began to decode, and has its last token
+        ("turn", "i8"),                          # its number among the admissions of the instance
         ("first_take", "i8"),                    # step of its first block after those of the prompt
         ("grown", "i8"),                         # step of its latest block taken while memory was scarce
         ("had", "i4"),                           # tokens out when it began to decode
