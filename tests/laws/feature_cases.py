@@ -120,12 +120,23 @@ def random_requests(luck: Random, features: frozenset[str]) -> Requests:
     think = [luck.choice([0.0, luck.expovariate(1.0)]) * mean_think_s for _ in range(count)]
     names = tuple(f"class{k}" for k in range(classes))
     documents = random_ids(luck, rows) if "ids" in features else {}
+    no_two_alike(rows)
     columns: dict[str, Any] = dict(vars(rows))
     requests = make_requests(names, arrival, columns.pop("input_tokens"), columns.pop("output_tokens"), **columns)
     if "priority" in features:
         urgency = luck.choice([[0, 1], [-1, 0, 0, 0, 5], [0, 1, 2, 3]])
         documents["priority"] = np.array([luck.choice(urgency) for _ in range(count)], dtype=np.int8)
     return replace(requests, think_s=np.array(think, dtype=np.float32), **documents)
+
+
+def no_two_alike(rows: Rows) -> None:
+    """Prompts of different lengths: those that come together to two equal instances do not keep step."""
+    taken: set[int] = set()
+    for row, prompt in enumerate(rows.input_tokens):
+        rows.input_tokens[row] = next(
+            length for length in range(prompt, prompt + len(taken) + 1) if length not in taken
+        )
+        taken.add(rows.input_tokens[row])
 
 
 def talks(luck: Random, features: frozenset[str]) -> bool:
