@@ -145,8 +145,9 @@ def _ask(state: Any, i: int, stage: int, now_s: float) -> Ask:
     whole: Any = np.int64
     c = whole(request.class_id)
     cached = request.input if stage == HANDS_OFF else request.cached
+    number = whole(i + state.clock[0].first_number)
     return Ask(
-        whole(i), c, whole(0), whole(extra.session), now_s, whole(request.input), whole(cached),
+        number, c, whole(0), whole(extra.session), now_s, whole(request.input), whole(cached),
         state.typical_output[c], whole(extra.priority), extra.deadline_s, request.u, whole(extra.prefix),
     )  # fmt: skip
 

@@ -53,18 +53,18 @@ def make_state(
     slots["free"] = np.arange(slots.shape[1])
     priorities = np.unique(requests.priority)[::-1] if len(requests) else np.zeros(1)
     leaves = 1 << max(1, (n - 1).bit_length())
-    wide = _needs_extras(requests, specs, rules)
+    wide = needs_extras(requests, specs, rules)
     paths = paths_for(requests, specs)
     pools = _pool_rows(specs)
     counters = np.zeros((5, n), dtype=np.int64)
     queues = np.full((n, len(priorities), 2), NONE, dtype=np.int32)
     return State(
-        requests=_for_kernel(_request_rows(requests, rng.uniforms(seed, 0, len(requests)), priorities)),
-        extras=_for_kernel(_extra_rows(requests, specs, paths, seed) if wide else _no_extras()),
-        pools=_for_kernel(pools),
+        requests=for_kernel(request_rows(requests, rng.uniforms(seed, 0, len(requests)), priorities)),
+        extras=for_kernel(_extra_rows(requests, specs, paths, seed) if wide else _no_extras()),
+        pools=for_kernel(pools),
         tables=np.stack([_tables([s.decode_s for s in specs]), _tables([s.mixed_s for s in specs])]),
-        instances=_for_kernel(instances),
-        slots=_for_kernel(slots),
+        instances=for_kernel(instances),
+        slots=for_kernel(slots),
         counters=counters,
         seen=counters.copy() if rules.stale_s > 0.0 else counters,
         age_s=np.zeros(n),
@@ -72,21 +72,21 @@ def make_state(
         next_s=np.full(leaves, np.inf),
         tree=first_tree(leaves),
         phases=np.zeros((n, int(pools["stride"].max())), dtype=np.int32),
-        groups=_for_kernel(np.zeros((n, max(s.ranks for s in specs)), dtype=GROUP)),
+        groups=for_kernel(np.zeros((n, max(s.ranks for s in specs)), dtype=GROUP)),
         queues=queues,
         serves=np.ascontiguousarray([s.serves for s in specs], dtype=np.bool_),
         typical_output=typical_output,
         due=np.zeros(len(requests) if wide else 1, dtype=np.int32),
         decoding_of=np.zeros((n, classes), dtype=np.int32),
         gaps=np.zeros((len(specs), classes, GAP_BINS), dtype=np.int64),
-        clock=_for_kernel(_clock_row(requests, specs, rules, pools, wide)),
-        events=_for_kernel(rules.event_rows(n)),
-        gates=_for_kernel(rules.gate_rows(classes)),
+        clock=for_kernel(_clock_row(requests, specs, rules, pools, wide)),
+        events=for_kernel(rules.event_rows(n)),
+        gates=for_kernel(rules.gate_rows(classes)),
         cache=make_stores(paths, specs),
     )
 
 
-def _for_kernel(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+def for_kernel(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     """Rows whose fields are attributes: Numba gives that to any record array, plain Python needs a view."""
     return rows if jit.ENABLED else rows.view(np.recarray)
 
@@ -141,7 +141,7 @@ def make_promises(class_names: Sequence[str], classes: Mapping[str, TrafficClass
     )
 
 
-def _needs_extras(requests: Requests, specs: list[PoolSpec], rules: FleetRules) -> bool:
+def needs_extras(requests: Requests, specs: list[PoolSpec], rules: FleetRules) -> bool:
     """Whether requests need rows of their own for what only some workloads have."""
     of_pools = any(s.prefix_cache or s.role == DECODE or s.accepted_most > 1 for s in specs)
     return bool(
@@ -155,7 +155,8 @@ def _needs_extras(requests: Requests, specs: list[PoolSpec], rules: FleetRules) 
     )
 
 
-def _request_rows(requests: Requests, u: Floats, priorities: npt.NDArray[np.integer]) -> npt.NDArray[np.void]:
+def request_rows(requests: Requests, u: Floats, priorities: npt.NDArray[np.integer]) -> npt.NDArray[np.void]:
+    """Requests before they arrive; ``priorities`` are all that there are, the most urgent first."""
     rows = np.zeros(len(requests), dtype=REQUEST)
     rows["arrival_s"], rows["u"] = requests.arrival_s, u
     rows["arrival_s"][requests.parent != NONE] = np.inf

@@ -73,14 +73,15 @@ def simulate_pools(
         share = np.full((len(requests.class_names), len(pools)), 1.0 / len(pools))
     state = make_state(requests, pools, typical_output_tokens, seed, rules or FleetRules())
     view = make_view(state, pools, share, promises or make_promises(requests.class_names, {}))
-    step, choose = _compile(state, view, policy)
+    step, choose = compile_for(state, view, policy)
     clock = time.perf_counter()
     state, arrived, interrupted = _run(state, view, step, choose, until_s, progress)
     close(state, until_s)
-    return _result(requests, state, arrived, interrupted, time.perf_counter() - clock)
+    return result_of(requests, state, arrived, interrupted, time.perf_counter() - clock)
 
 
-def _compile(state: State, view: FleetView, policy: str | Policy) -> tuple[Callable[..., int], Policy]:
+def compile_for(state: State, view: FleetView, policy: str | Policy) -> tuple[Callable[..., int], Policy]:
+    """(the kernel's ``run``, the policy) as functions for such a state; both come from the disk cache if they can."""
     choice = find_policy(policy) if isinstance(policy, str) else policy
     view_type, ask_type = jit.type_of(view), jit.type_of(_EXAMPLE_ASK)
     seen_type = jit.reference_to(view_type)
@@ -126,7 +127,8 @@ def _run(
     return state, done, False
 
 
-def _result(requests: Requests, state: State, arrived: int, interrupted: bool, kernel_s: float) -> Run:
+def result_of(requests: Requests, state: State, arrived: int, interrupted: bool, kernel_s: float) -> Run:
+    """What the state tells of its requests and instances."""
     rows, mine = state.instances, state.requests
     status = np.where(mine["status"] == STARTED, UNFINISHED, mine["status"]).astype(np.int8)
     last_s = mine["last_s"].copy()

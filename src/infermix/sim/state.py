@@ -155,6 +155,7 @@ CLOCK = np.dtype(
         ("control_s", "f8"),   # next reading, event, start or tick
         ("now_s", "f8"),       # the last thing that happened
         ("wide", "i8"),        # -1: every request has a row in extras; 0: one row stands for all
+        ("first_number", "i8"),  # what policies see is the row and this: rows before the table began
     ],
     align=True,
 )  # fmt: skip
