@@ -12,7 +12,7 @@ import pytest
 from infermix.catalog.load import load_own_chip
 from infermix.cli.main import infermix
 from infermix.cost.rent import Terms
-from infermix.fleet import PoolRow
+from infermix.fleet import Autoscale, PoolRow
 from infermix.perf.predict import Prediction
 from infermix.plan import result
 from infermix.plan.problem import Limits, Market, Objective, Prove, Simulate, Study, parse_study
@@ -57,7 +57,7 @@ def test_readme_shows_a_study_and_its_pages_show_a_chip() -> None:
 
 
 @pytest.mark.parametrize(
-    "struct", [Study, TrafficClass, Slo, Market, Terms, Limits, Objective, Simulate, Prove, PoolRow]
+    "struct", [Study, TrafficClass, Slo, Market, Terms, Limits, Objective, Simulate, Prove, PoolRow, Autoscale]
 )
 def test_every_key_of_a_study_is_explained(struct: type[msgspec.Struct]) -> None:
     text = TEXT[ROOT / "docs" / "study-file.md"]

@@ -72,3 +72,31 @@ def read_speculation(text: str, where: str = "spec") -> Speculation:
     if not 1 <= accepted <= depth + 1:
         raise InputError("accepted tokens out of range", where=where, value=accepted, allowed=f"1 to {depth + 1}")
     return Speculation(method, depth, accepted)  # type: ignore[arg-type]  # checked above
+
+
+def acceptance(spec: Speculation) -> float:
+    """Probability p with which each drafted token is accepted, if all have the same one: 1 + p + .. + p^depth = mean.
+
+    >>> acceptance(Speculation("mtp", 1, 1.8))
+    0.8
+    """
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        if sum(middle**k for k in range(spec.width)) < spec.accepted_per_step:
+            low = middle
+        else:
+            high = middle
+    return round(high, 15)
+
+
+def accepted_variance(spec: Speculation) -> float:
+    """Variance of the tokens that one verification keeps.
+
+    Drafted tokens are accepted one after the other, each with probability p, until one is refused: n tokens or more are
+    kept with probability p^(n-1), up to n = depth + 1, a truncated geometric number. Hence the mean is the sum over
+    k = 0 .. depth of p^k, the mean square that of (2 k + 1) p^k, and the variance the latter less the mean squared.
+    """
+    p = acceptance(spec)
+    mean = sum(p**k for k in range(spec.width))
+    return max(0.0, sum((2 * k + 1) * p**k for k in range(spec.width)) - mean * mean)

@@ -41,12 +41,12 @@ def kv_transfer(prefill: Deployment, decode: Deployment, input_tokens: int) -> T
         raise InputError("prefill and decode run different models", value=(prefill.model.id, decode.model.id))
     model, kv = decode.model, decode.kv
     size = input_tokens * model_cost.kv_bytes_per_token(model, kv) + model_cost.kv_bytes_per_sequence(model, kv)
-    rates = {d.system.id: _network_bytes_per_s(d) for d in (prefill, decode)}
+    rates = {d.system.id: network_bytes_per_s(d) for d in (prefill, decode)}
     slower = min(rates, key=lambda id_: rates[id_])
     return Transfer(bytes=size, bytes_per_s=rates[slower], seconds=size / rates[slower], slower=slower)
 
 
-def _network_bytes_per_s(d: Deployment) -> float:
+def network_bytes_per_s(d: Deployment) -> float:
     """Rate of one direction into or out of an instance [bytes/s]."""
     offchip: Figure | None = d.efficiency.figures.get("offchip_bytes_per_s")
     if d.is_pipeline and offchip is not None:

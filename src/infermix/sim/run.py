@@ -15,6 +15,7 @@ from infermix.fleet import Fleet, Pool
 from infermix.perf.table import StepTable, compile_table
 from infermix.route.registry import Policy, compiled_policy, find_policy
 from infermix.route.view import Ask, FleetView, Promises
+from infermix.sim.engines import engine_fields, step_s_per_token
 from infermix.sim.kernel import close, compiled_run
 from infermix.sim.prepare import make_promises, make_state, make_view
 from infermix.sim.result import UNFINISHED, Run
@@ -189,10 +190,12 @@ def simulate_fleet(
     progress: Progress | None = None,
     classes: Mapping[str, TrafficClass] | None = None,
     usd_per_s: Mapping[str, float] | None = None,
+    rules: FleetRules | None = None,
 ) -> Run:
     """Simulate requests on a fleet at ``nominal`` or ``low`` speed of the step-time intervals.
 
-    ``classes`` and ``usd_per_s`` (pool → price of an instance) are what policies may know of promises and prices.
+    ``classes`` and ``usd_per_s`` (pool → price of an instance) are what policies may know of promises and prices;
+    ``rules`` say what happens to instances and at the gateway.
     """
     known = usd_per_s or {}
     specs = [
@@ -206,6 +209,7 @@ def simulate_fleet(
         share=fleet.shares(requests.class_names),
         until_s=until_s,
         promises=make_promises(requests.class_names, classes or {}),
+        rules=rules,
         seed=seed,
         progress=progress,
     )
@@ -235,7 +239,7 @@ def _table(pool: Pool, speed: str) -> StepTable:
 
 
 def _pool_spec(pool: Pool, class_names: tuple[str, ...], context: float, table: StepTable) -> PoolSpec:
-    d, seqs = pool.deployment, pool.deployment.max_num_seqs
+    d = pool.deployment
     return PoolSpec(
         instances=pool.instances,
         decode_s=table.decode_s,
@@ -246,10 +250,11 @@ def _pool_spec(pool: Pool, class_names: tuple[str, ...], context: float, table: 
         load_s=table.load_s,
         block_tokens=table.block_tokens,
         blocks=table.blocks,
-        max_num_seqs=seqs,
+        max_num_seqs=d.max_num_seqs,
         max_batched_tokens=d.max_batched_tokens,
         max_context=d.model.max_context,
         serves=np.array([not pool.serves or c in pool.serves for c in class_names]),
         prefill_s_per_token=float(table.mixed_s[-1]) / d.max_batched_tokens + table.pair_s * context,
-        step_s=float(table.decode_s[seqs]) + seqs * (table.per_seq_s + table.kv_s * context),
+        step_s=step_s_per_token(table, d, context),
+        **engine_fields(pool, table),
     )
