@@ -15,7 +15,7 @@ from infermix.cost.rent import Terms
 from infermix.fleet import Autoscale, PoolRow
 from infermix.perf.predict import Prediction
 from infermix.plan import result
-from infermix.plan.problem import Limits, Market, Objective, Prove, Simulate, Study, parse_study
+from infermix.plan.problem import Event, Failures, Limits, Market, Objective, Prove, Simulate, Study, parse_study
 from infermix.workload.classes import Slo, TrafficClass
 from tests.docs.refresh_readme import refreshed
 
@@ -57,7 +57,8 @@ def test_readme_shows_a_study_and_its_pages_show_a_chip() -> None:
 
 
 @pytest.mark.parametrize(
-    "struct", [Study, TrafficClass, Slo, Market, Terms, Limits, Objective, Simulate, Prove, PoolRow, Autoscale]
+    "struct",
+    [Study, TrafficClass, Slo, Market, Terms, Limits, Objective, Simulate, Prove, PoolRow, Autoscale, Event, Failures],
 )
 def test_every_key_of_a_study_is_explained(struct: type[msgspec.Struct]) -> None:
     text = TEXT[ROOT / "docs" / "study-file.md"]

@@ -10,7 +10,7 @@ import msgspec
 from infermix.catalog.parse import check_keys, convert, toml
 from infermix.cost.rent import CostBasis, Terms
 from infermix.errors import InputError
-from infermix.fleet import PoolRow
+from infermix.fleet import Autoscale, PoolRow
 from infermix.perf.deployment import BYTES_PER_KV
 from infermix.route.names import check_policy
 from infermix.workload.classes import Part, Slo, TrafficClass
@@ -48,12 +48,60 @@ class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     minimise: Literal["usd_per_hour"] = "usd_per_hour"
 
 
+class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Something that happens to an instance at a stated time."""
+
+    at_s: float
+    pool: str
+    instance: int
+    """Its number within the pool, from 0."""
+    what: Literal["fail", "start", "drain"]
+
+    def check(self, where: str) -> None:
+        """Raise InputError for a time or a number that cannot be."""
+        if not 0 <= self.at_s < float("inf"):
+            raise InputError("at_s must be finite and 0 or more", where=f"{where}.at_s", value=self.at_s)
+        if self.instance < 0:
+            raise InputError("instances count from 0", where=f"{where}.instance", value=self.instance)
+
+
+class Failures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Instances fail at random, each by itself."""
+
+    mtbf_hours: float
+    """Mean time that an instance is up before it fails."""
+    repair_s: float
+    """From a failure until the instance is started again."""
+
+    def check(self, where: str) -> None:
+        """Raise InputError unless both are positive and finite."""
+        for name in ("mtbf_hours", "repair_s"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise InputError(f"{name} must be positive and finite", where=f"{where}.{name}", value=value)
+
+
 class Simulate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the simulator runs for this study."""
 
     policy: str = "pool_split"
     """A packaged policy, or ``FILE.py:FUNCTION`` of one's own."""
     seed: int = 1
+    stale_s: float = 0.0
+    """Time between two readings of the counters that the policy sees; 0: always fresh."""
+    resume: bool = False
+    """Requests that a failure sends back keep the tokens that they have."""
+    events: list[Event] = []
+    failures: Failures | None = None
+
+    def check(self, where: str) -> None:
+        """Raise InputError for times and numbers that cannot be."""
+        if not 0 <= self.stale_s < float("inf"):
+            raise InputError("stale_s must be finite and 0 or more", where=f"{where}.stale_s", value=self.stale_s)
+        for i, event in enumerate(self.events):
+            event.check(f"{where}.events[{i}]")
+        if self.failures is not None:
+            self.failures.check(f"{where}.failures")
 
 
 class Prove(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -152,6 +200,7 @@ def parse_study(raw: dict[str, Any], path: str) -> Study:
             raise InputError(f"{what} needs a rate", where=f"{path}: traffic.{name}", mend="add rate_per_s")
     for name, held in study.training.items():
         held.check(f"{path}: training.{name}")
+    study.simulate.check(f"{path}: simulate")
     check_policy(study.simulate.policy, f"{path}: simulate.policy")
     _check_numbers(study, path)
     return study
@@ -163,6 +212,7 @@ def _check_tables(raw: dict[str, Any], path: str) -> None:
     for name, table in _TABLES.items():
         if isinstance(raw.get(name), dict):
             check_keys(raw[name], table.__struct_fields__, f"{path}: {name}")
+    _check_simulate(raw.get("simulate"), f"{path}: simulate")
     for name, cls in _tables_in(raw, "traffic"):
         check_keys(cls, TrafficClass.__struct_fields__, f"{path}: traffic.{name}")
         for key, struct in (("slo", Slo), ("arrivals", Arrivals), ("shape", Sine)):
@@ -173,8 +223,21 @@ def _check_tables(raw: dict[str, Any], path: str) -> None:
                 check_keys(part, Part.__struct_fields__, f"{path}: traffic.{name}.mix[{i}]")
     for name, pool in _tables_in(raw, "fleet"):
         check_keys(pool, PoolRow.__struct_fields__, f"{path}: fleet.{name}")
+        if isinstance(pool.get("autoscale"), dict):
+            check_keys(pool["autoscale"], Autoscale.__struct_fields__, f"{path}: fleet.{name}.autoscale")
     for name, run in _tables_in(raw, "training"):
         check_keys(run, Training.__struct_fields__, f"{path}: training.{name}")
+
+
+def _check_simulate(table: Any, where: str) -> None:
+    """Unknown keys of events and failures."""
+    if not isinstance(table, dict):
+        return
+    if isinstance(table.get("failures"), dict):
+        check_keys(table["failures"], Failures.__struct_fields__, f"{where}.failures")
+    for i, event in enumerate(table["events"] if isinstance(table.get("events"), list) else []):
+        if isinstance(event, dict):
+            check_keys(event, Event.__struct_fields__, f"{where}.events[{i}]")
 
 
 def _tables_in(raw: dict[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:

@@ -18,6 +18,7 @@ from infermix.fleet import Fleet
 from infermix.plan.problem import Study
 from infermix.plan.question import offered
 from infermix.sim.result import Run
+from infermix.summary.rules import fleet_rules
 from infermix.summary.simulation import Part, Simulation, make_part
 from infermix.workload.arrivals import Drawn
 
@@ -100,6 +101,7 @@ def _simulate(
     from infermix.plan.routing import usd_per_s_of
     from infermix.sim.run import simulate_fleet
 
+    rules = fleet_rules(study, fleet, drawn.requests.class_names, drawn.horizon_s, seed)
     return simulate_fleet(
         fleet,
         drawn.requests,
@@ -109,6 +111,7 @@ def _simulate(
         progress=lambda done, total: counted((seed, speed), done, total),
         classes=study.traffic,
         usd_per_s=usd_per_s_of(study, fleet),
+        rules=rules,
     )
 
 

@@ -116,6 +116,7 @@ def draw(
         )
     parts, horizon = _parts(sources, horizon, seed, exact)
     table = _merge(parts)
+    table = _with_priorities(table, classes)
     if exact is not None:
         table, horizon = _first(table, exact, horizon)
     table, clipped, over = _fit(table, classes, max_context)
@@ -220,6 +221,14 @@ def _merge(parts: Mapping[str, Rows]) -> Requests:
         parent=in_order(rows.parent, order),
         think_s=rows.think_s[order],
     )
+
+
+def _with_priorities(table: Requests, classes: Mapping[str, TrafficClass]) -> Requests:
+    """The column of priorities; nothing to do where every class has the same, which takes no memory."""
+    priorities = np.array([cls.priority for cls in classes.values()], dtype=np.int8)
+    if not priorities.any():
+        return table
+    return replace(table, priority=priorities[table.class_id])
 
 
 def _first(table: Requests, n: int, horizon_s: float) -> tuple[Requests, float]:

@@ -8,6 +8,8 @@ from infermix.errors import InputError, near_miss
 from infermix.workload.laws import Arrivals
 from infermix.workload.shape import Shape, check_shape
 
+MIN_PRIORITY, MAX_PRIORITY = -128, 127
+
 
 class Slo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Promise to a class: the share ``attainment`` of *offered* requests meets every target jointly.
@@ -91,6 +93,16 @@ class TrafficClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """What an hour less of waiting for answers is worth, to policies that weigh it [USD/h]."""
     refuse_late: bool = False
     """Whether the policy ``deadline`` may refuse requests that can no longer be in time."""
+    priority: int = 0
+    """Larger is more urgent: goes first in queues, is preempted last."""
+    max_wait_s: float | None = None
+    """The gateway refuses what would wait longer on every instance, by its model of their queues [s]."""
+    shed_above: float | None = None
+    """The gateway refuses while the requests in flight are at least this share of all places in batches."""
+    ration_per_s: float | None = None
+    """The gateway lets so many through on average [1/s]."""
+    ration_burst: float | None = None
+    """And so many at once; one where only the rate is stated."""
 
     def check(self, where: str) -> None:
         """Raise InputError unless source, rate, sessions, law, shape, context and promise go together."""
@@ -126,6 +138,27 @@ class TrafficClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
                 allowed="USD an hour",
             )
         self.slo.check(f"{where}.slo")
+        self._check_limits(where)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the gateway may turn its requests away."""
+        return any(value is not None for value in (self.max_wait_s, self.shed_above, self.ration_per_s))
+
+    def _check_limits(self, where: str) -> None:
+        """Raise InputError for a priority or a limit of the gateway that cannot be."""
+        if not MIN_PRIORITY <= self.priority <= MAX_PRIORITY:
+            allowed = f"{MIN_PRIORITY} to {MAX_PRIORITY}"
+            raise InputError("priority out of range", where=f"{where}.priority", value=self.priority, allowed=allowed)
+        for name in ("max_wait_s", "shed_above", "ration_per_s"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"{name} must be positive and finite", where=f"{where}.{name}", value=value)
+        burst = self.ration_burst
+        if burst is not None and self.ration_per_s is None:
+            raise InputError("ration_burst goes with ration_per_s", where=f"{where}.ration_burst", value=burst)
+        if burst is not None and not 1 <= burst < float("inf"):
+            raise InputError("ration_burst must be 1 or more", where=f"{where}.ration_burst", value=burst)
 
     def _check_source(self, where: str) -> None:
         if not self.mix:
