@@ -62,7 +62,8 @@ def _bursts(study: Study, class_names: tuple[str, ...]) -> tuple[float, ...] | N
 
 def stated_events(study: Study, fleet: Fleet) -> list[Event]:
     """The events of ``[simulate]`` with numbers of instances in the fleet, in the order given."""
-    first, found = _firsts(fleet), []
+    first = _firsts(fleet)
+    found: list[Event] = []
     names = [pool.name for pool in fleet.pools]
     for i, event in enumerate(study.simulate.events):
         where = f"{study.path}: simulate.events[{i}]"

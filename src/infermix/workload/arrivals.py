@@ -15,6 +15,7 @@ from infermix.workload.classes import TrafficClass
 from infermix.workload.requests import Requests, make_requests
 from infermix.workload.rows import Rows, Source, in_order, joined
 from infermix.workload.sources import source_of
+from infermix.workload.traces import MOONCAKE_BLOCK_TOKENS
 
 MAX_REQUESTS = 200_000_000
 """More than this is refused rather than drawn (it would take some 6 GB)."""
@@ -30,7 +31,8 @@ class Drawn:
     ----------
     requests
         All classes in order of arrival; ``class_names`` in the order of the study. Prefix block
-        ids are not carried (``cached_tokens`` holds what an ideal prefix cache had).
+        ids are carried where every class comes from traces that have them; copies of a trace
+        (at higher rates, or played again) and classes have ids of their own.
     horizon_s
         Arrivals lie in [0, horizon) [s], the same for every class.
     rates_per_s
@@ -210,7 +212,7 @@ def _merge(parts: Mapping[str, Rows]) -> Requests:
     rows = joined(list(parts.values()))
     order = np.argsort(rows.arrival_s, kind="stable")
     assert rows.parent is not None and rows.think_s is not None
-    return make_requests(
+    table = make_requests(
         tuple(parts),
         rows.arrival_s[order],
         rows.input_tokens[order],
@@ -221,6 +223,12 @@ def _merge(parts: Mapping[str, Rows]) -> Requests:
         parent=in_order(rows.parent, order),
         think_s=rows.think_s[order],
     )
+    if rows.blocks is None:
+        return table
+    blocks = rows.blocks.take(order)
+    return replace(
+        table, block_start=(blocks.start,), block_ids=(blocks.ids,), block_id_tokens=MOONCAKE_BLOCK_TOKENS
+    )  # fmt: skip
 
 
 def _with_priorities(table: Requests, classes: Mapping[str, TrafficClass]) -> Requests:
@@ -236,4 +244,7 @@ def _first(table: Requests, n: int, horizon_s: float) -> tuple[Requests, float]:
     if len(table) > n:
         horizon_s = float(table.arrival_s[n])
     columns: dict[str, Any] = {k: column[:n] for k, column in vars(table).items() if isinstance(column, np.ndarray)}
+    if table.block_ids:
+        start = table.block_start[0][: min(n, len(table)) + 1]
+        columns |= {"block_start": (start,), "block_ids": (table.block_ids[0][: start[-1]],)}
     return replace(table, **columns), horizon_s

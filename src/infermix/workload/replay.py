@@ -11,7 +11,7 @@ import numpy.typing as npt
 from infermix.arrays import Floats, Ints
 from infermix.rng import u01, uniforms
 from infermix.workload.laws import Arrivals, law_arrivals
-from infermix.workload.rows import FIRST, GAP, PHASE, PICK, START, THIN, Rows, without_parents
+from infermix.workload.rows import FIRST, GAP, PHASE, PICK, START, THIN, Blocks, Rows, without_parents
 from infermix.workload.traces import Trace
 
 
@@ -75,7 +75,7 @@ class Replay:
         n, span = len(self.trace), self.trace.span_s
         recorded = self.stated_rate_per_s is None
         phases = np.zeros(1) if recorded else u01(seed, self.key + PHASE, np.arange(copies)) * span
-        times, rows = [], []
+        times, rows, users = [], [], []
         for copy, phase in enumerate(phases):
             first, end = (_events_before(self.trace.t_s, span, x) for x in (phase, phase + horizon_s))
             counter = np.arange(first, end)
@@ -84,8 +84,10 @@ class Replay:
             lap, row = np.divmod(counter, n)
             times.append(self.trace.t_s[row] + lap * span - phase)
             rows.append(row)
+            users.append(lap * copies + copy)
         arrival = np.clip(np.concatenate(times), 0.0, np.nextafter(horizon_s, 0.0))
-        return self._take(np.concatenate(rows), arrival, None)
+        row = np.concatenate(rows)
+        return self._take(row, arrival, None)._replace(blocks=blocks_of(self.trace, row, np.concatenate(users)))
 
     def _sessions(self, horizon_s: float, seed: int) -> Rows:
         trace, count = self.trace, self.trace.sessions
@@ -142,7 +144,15 @@ class Reshuffle:
         order = np.argsort(uniforms(seed, key + PICK, len(t)), kind="stable")
         row = order[np.arange(len(arrival)) % len(t)]
         lengths = (t.input_tokens[row], t.cached_tokens[row], t.output_tokens[row])
-        return Rows(arrival, *lengths, without_parents(len(row)))
+        blocks = blocks_of(t, row, np.arange(len(arrival)) // len(t))
+        return Rows(arrival, *lengths, without_parents(len(row)), blocks=blocks)
+
+
+def blocks_of(trace: Trace, row: Ints, copy: Ints) -> Blocks | None:
+    """Block ids of rows of a trace; each copy of the trace (a round, or a phase of its own) stands for other users."""
+    if not trace.block_ids:
+        return None
+    return Blocks(trace.block_start[0], trace.block_ids[0]).take(row).apart(copy)
 
 
 def whole_sessions(sizes: Ints, target: float, luck: float) -> int:

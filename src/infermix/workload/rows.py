@@ -17,6 +17,35 @@ Int32s = npt.NDArray[np.int32]
 T = TypeVar("T", bound=np.generic)
 
 
+class Blocks(NamedTuple):
+    """Prefix block ids of requests: those of row i are ``ids[start[i]:start[i + 1]]``."""
+
+    start: Ints
+    ids: Ints
+
+    def take(self, row: Ints) -> Blocks:
+        """The blocks of some rows, in their order.
+
+        >>> Blocks(np.array([0, 2, 3]), np.array([7, 8, 9])).take(np.array([1, 0, 1]))
+        Blocks(start=array([0, 1, 3, 4]), ids=array([9, 7, 8, 9]))
+        """
+        sizes = np.diff(self.start)[row]
+        start = np.concatenate(([0], np.cumsum(sizes)))
+        place = np.arange(start[-1]) + np.repeat(self.start[row] - start[:-1], sizes)
+        return Blocks(start, self.ids[place])
+
+    def apart(self, copy: Ints) -> Blocks:
+        """Row i with ids that only rows of the same ``copy[i]`` have: other users, who share nothing with them.
+
+        >>> Blocks(np.array([0, 2, 3]), np.array([7, 9, 7])).apart(np.array([0, 1])).ids
+        array([0, 1, 2])
+        """
+        if not len(self.ids):
+            return self
+        known, number = np.unique(self.ids, return_inverse=True)
+        return Blocks(self.start, number + np.repeat(copy, np.diff(self.start)) * len(known))
+
+
 class Rows(NamedTuple):
     """Requests of one class within the horizon, in any order.
 
@@ -31,6 +60,8 @@ class Rows(NamedTuple):
     session: Int32s
     parent: Int32s | None = None
     think_s: npt.NDArray[np.float32] | None = None
+    blocks: Blocks | None = None
+    """None where a source does not know them."""
 
     @property
     def sessions(self) -> int:
@@ -84,7 +115,26 @@ def joined(parts: Sequence[Rows]) -> Rows:
         column(sessions),
         column(parents),
         column(thinks),
+        _joined_blocks(parts),
     )
+
+
+def _joined_blocks(parts: Sequence[Rows]) -> Blocks | None:
+    """Blocks of all sources, ids numbered on from one to the next; None unless every source that has rows knows them.
+
+    A table with ids takes what is shared from them alone, so half of them would be worse than none.
+    """
+    starts, ids, after, ends = [np.zeros(1, np.int64)], [], 0, 0
+    for part in parts:
+        if not len(part.arrival_s):
+            continue
+        if part.blocks is None:
+            return None
+        starts.append(part.blocks.start[1:] + ends)
+        ids.append(part.blocks.ids + after)
+        ends += len(part.blocks.ids)
+        after += int(part.blocks.ids.max(initial=-1)) + 1
+    return Blocks(np.concatenate(starts), np.concatenate(ids)) if ids else None
 
 
 def without_parents(n: int) -> Int32s:
