@@ -388,6 +388,14 @@ def test_a_preemption_keeps_its_tokens_and_draws_anew() -> None:
     assert (run.steps, run.decode_tokens, run.prompt_tokens) == ([8], [13], [16])
 
 
+def test_who_preempts_itself_alone_begins_anew_at_once() -> None:
+    # 5 blocks of 4, input 17, output 4: 20 tokens fill them. a = 4: a block in every step, the first at once, so that a
+    # sixth is needed: it preempts itself with 1 token and reads 18 anew (mixed[18]), with 2 and reads 19, then 20.
+    pool = a_pool(block_tokens=4, blocks=5, max_batched_tokens=32)
+    run = simulate(rows((0, 17, 4)), [replace(pool, accepted_per_step=4.0, accepted_most=7)], least_wait)
+    assert (run.last_s, run.steps, run.preemptions) == ([4.125 + 4.25 + 4.375 + 4.5], [4], [3])
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_number_of_steps_is_drawn(seed: int) -> None:
     # 41 to come, a = 2, v = 3, at most 5: the mean is 20.5, the deviation sqrt(41 · 3 / 8) = 3.92; between 9 and 41.
