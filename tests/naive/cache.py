@@ -33,15 +33,19 @@ class Tier:
     held: dict[Key, Release] = field(default_factory=dict)
     releases: int = 0
 
-    def put(self, keys: list[Key], now_s: float) -> None:
-        """Take copies, the first key counting as released first."""
-        for key in keys:
-            if self.blocks == 0:
-                return
-            if key not in self.held and len(self.held) == self.blocks:
-                del self.held[min(self.held, key=lambda one: self.held[one].number)]
-            self.releases += 1
-            self.held[key] = Release(self.releases, now_s)
+    def put(self, copies: list[Key], path: list[Key], now_s: float) -> None:
+        """Take copies; they and what else of the path is here are the youngest, the first key counting as released first.
+
+        Then the oldest give way.
+        """
+        if self.blocks == 0:
+            return
+        for key in [*(key for key in copies if key not in path), *reversed(path)]:
+            if key in copies or key in self.held:
+                self.releases += 1
+                self.held[key] = Release(self.releases, now_s)
+        while len(self.held) > self.blocks:
+            del self.held[min(self.held, key=lambda one: self.held[one].number)]
 
     def leading(self, keys: list[Key], now_s: float) -> int:
         """How many of the keys, from the first, are found."""

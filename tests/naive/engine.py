@@ -326,8 +326,8 @@ class Instance:
             self.memory.release([*unshared, *reversed(seq.keys)], now_s)
             if finished:
                 copies = [*[unique_key() for _ in unshared], *reversed(shared)]
-                self.host.put(copies, now_s)
-                self.remote.put(copies, now_s)
+                self.host.put(copies, seq.keys, now_s)
+                self.remote.put(copies, seq.keys, now_s)
         self.memory.give_back(seq.own)
         seq.own = seq.matched = 0
 

@@ -172,7 +172,7 @@ class Twins:
         self.running.remove(seq)
         if finished:
             self.ended.add(row)
-            self.host[j].put([*(unique_key() for _ in unshared), *reversed(ours)], self.now_s)
+            self.host[j].put([*(unique_key() for _ in unshared), *ours], self.keys[row], self.now_s)
             copy_down(self.cache, INSTANCES + j, segment, shared, len(unshared), self.now_s)
 
     def fail(self, j: int) -> None:

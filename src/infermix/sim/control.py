@@ -32,10 +32,10 @@ from infermix.sim.waiting import drop_head, head_of
 
 
 @kernel
-def next_control_s(state: Any) -> float:
-    """When the next reading, event, start or tick of autoscaling is due [s]."""
+def _next_change_s(state: Any) -> float:
+    """When the next event, start or tick of autoscaling is due [s]."""
     clock = state.clock[0]
-    soonest: float = clock.next_reading_s
+    soonest = np.inf
     if clock.event < len(state.events):
         soonest = min(soonest, state.events[clock.event].time_s)
     if clock.starting > 0:
@@ -73,7 +73,7 @@ def control(state: Any, now_s: float) -> None:
             if state.pools[p].tick_s <= now_s:
                 scale(state, p, now_s)
                 state.pools[p].tick_s += state.pools[p].scale_every_s
-    clock.control_s = next_control_s(state)
+    clock.control_s = min(clock.next_reading_s, _next_change_s(state))
 
 
 @kernel
@@ -91,10 +91,11 @@ def read_counters(state: Any, now_s: float) -> None:
 def skip_readings(state: Any, until_s: float) -> None:
     """Nothing happens before ``until_s``: of the readings before it only the last one counts."""
     clock = state.clock[0]
+    until_s = min(until_s, _next_change_s(state))
     last_s = (ceil(until_s / clock.stale_s) - 1.0) * clock.stale_s
     if clock.next_reading_s < last_s < until_s:
         clock.next_reading_s = last_s
-        clock.control_s = next_control_s(state)
+        clock.control_s = last_s
 
 
 @kernel
@@ -109,9 +110,12 @@ def set_status(state: Any, j: int, status: int) -> None:
 
 @kernel
 def switch_off(state: Any, j: int, now_s: float) -> None:
-    """Instance j is down from now on."""
+    """Instance j is down from now on, and its memory empty."""
     instance = state.instances[j]
     set_status(state, j, DOWN)
+    if state.pools[instance.pool].prefix_cache:
+        cache.clear(state.cache, j)
+        cache.clear(state.cache, len(state.instances) + j)
     instance.on_s += now_s - instance.on_since_s
 
 
@@ -230,9 +234,6 @@ def _empty(state: Any, j: int) -> None:
         state.groups[j, r].growth = 0.0
     if pool.prefix_cache:
         _release_senders(state, j)
-        cache.clear(state.cache, j)
-        if pool.host_blocks > 0:
-            cache.clear(state.cache, len(state.instances) + j)
     instance.decoding = 0
     instance.heap_size = 0
     instance.kv_tokens = 0.0

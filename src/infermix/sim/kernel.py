@@ -220,8 +220,7 @@ def _run(state: Any, view: Any, policy: Any, first: int, last: int, until_s: flo
         if min(due_s, state.next_s[j]) == np.inf or min(due_s, clock.control_s) > until_s:
             break
         if clock.control_s <= due_s:
-            clock.now_s = max(clock.now_s, clock.control_s)
-            _control(state, min(due_s, state.next_s[j]))
+            _control(state, min(due_s, state.next_s[j], until_s))
             continue
         comes_first = i == clock.arrivals or state.extras[i].stage == ARRIVES
         if comes_first and arrived == last:
@@ -238,10 +237,14 @@ def _run(state: Any, view: Any, policy: Any, first: int, last: int, until_s: flo
 
 @kernel
 def _control(state: Any, next_s: float) -> None:
+    """What is due now; a reading only if something else happens before the next one."""
     clock = state.clock[0]
-    if clock.control_s == clock.next_reading_s:
+    now_s = clock.control_s
+    if now_s == clock.next_reading_s:
         skip_readings(state, next_s)
-    control(state, clock.control_s)
+    if clock.control_s == now_s:
+        clock.now_s = max(clock.now_s, now_s)
+        control(state, now_s)
 
 
 @kernel
