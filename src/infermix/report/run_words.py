@@ -16,6 +16,7 @@ REASONS = {
     "prompt_too_long": "prompt too long for every pool",
     "answer_too_long": "too long with its answer",
     "policy": "by the policy",
+    "gateway": "by the policy, a limit of the class, or with nobody up",
 }
 
 
@@ -40,6 +41,39 @@ def refusals(classes: Mapping[str, Any]) -> list[str]:
         if said:
             found.append(f"Refused of {name}: {words.joined(said)}.")
     return found
+
+
+ENGINE_COLUMNS = {
+    "cache_hit_share": "cache hits", "loaded_share": "loaded", "link_busy": "link busy", "restarts": "sent back",
+    "on_hours": "hours on",
+}  # fmt: skip
+"""Columns of pools that use what engines and fleets can do beside plain serving."""
+
+
+def engine_pools(pools: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Pools of which there is more to tell than of plain ones: caches, links, requests sent back, instances down.
+
+    >>> list(engine_pools({"a": {"restarts": 0, "cache_hit_share": 0.5}, "b": {"restarts": 0}}))
+    ['a']
+    """
+    telling = ("cache_hit_share", "loaded_share", "link_busy")
+    return {
+        name: p
+        for name, p in pools.items()
+        if p.get("restarts") or p.get("share_on", 1.0) < 1.0 or any(p.get(key) is not None for key in telling)
+    }
+
+
+def pairs(summary: Mapping[str, Any]) -> list[str]:
+    """How ready each pair of a prefill and a decode pool is.
+
+    >>> pairs({"pairs": [{"prefill": "a", "decode": "b", "readiness": "hypothetical", "source": "none known"}]})
+    ['Prefill on a, decode on b: hypothetical (none known).']
+    """
+    return [
+        f"Prefill on {p['prefill']}, decode on {p['decode']}: {p['readiness']} ({p['source']})."
+        for p in summary.get("pairs", ())
+    ]
 
 
 def between(low: float, high: float) -> str:

@@ -16,6 +16,7 @@ from infermix.report import run_words, words
 WIDTH = 100
 _GOOD, _BAD, _SOFT = "green", "red", "dim"
 _KINDS = {"hbm": "blue", "sram": "yellow", "gddr": "green", "lpddr": "magenta", "other": "cyan"}
+ENGINE_SHARES = ("cache_hit_share", "loaded_share", "link_busy")
 Cell = str | Text
 
 
@@ -43,7 +44,9 @@ def print_run(summary: Mapping[str, Any], console: Console) -> None:
     classes, pools = summary.get("classes", {}), summary.get("pools", {})
     for line in run_words.refusals(classes):
         _say(console, Text(line, style=_BAD))
-    _show(console, _run_classes(classes), _run_pools(pools), _run_costs(pools))
+    _show(console, _run_classes(classes), _run_pools(pools), _run_engines(pools), _run_costs(pools))
+    for line in run_words.pairs(summary):
+        _say(console, Text(line))
     if costs := summary.get("usd_per_mtok"):
         each = (f"{words.money(costs.get(key))} {key}" for key in ("input", "output", "blended"))
         _say(console, Text(f"Cost per million tokens: {', '.join(each)}"))
@@ -256,6 +259,16 @@ def _run_pools(pools: Mapping[str, Any]) -> Table:
         state = (words.share(p["busy"]), words.share(p["kv_peak"]), words.digits(p["batch"]))
         system, counts = Text(str(p["system"])), (f"{p['instances']:,}", f"{p['preemptions']:,}")
         table.add_row(Text(name, style="bold"), system, counts[0], *state, *moved, counts[1])
+    return table
+
+
+def _run_engines(pools: Mapping[str, Any]) -> Table:
+    """What caches found, links did and failures cost; empty where no pool has any of it."""
+    table = _table("Engines", ("role", *run_words.ENGINE_COLUMNS.values()), left=2)
+    for name, p in run_words.engine_pools(pools).items():
+        shares = [words.NONE if p.get(key) is None else words.share(p[key]) for key in ENGINE_SHARES]
+        cells = (*shares, f"{p['restarts']:,}", words.digits(p["on_hours"]))
+        table.add_row(Text(name, style="bold"), Text(p["role"]), *cells)
     return table
 
 

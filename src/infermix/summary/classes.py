@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from infermix.fleet import Pool
 from infermix.metrics.confidence import wilson
 from infermix.metrics.intervals import order_interval, t_interval
 from infermix.metrics.latency import PERCENTILES
 from infermix.sim.result import REFUSED, Run
+from infermix.summary.rules import comes_and_goes
 from infermix.summary.simulation import ClassPart, Part, Simulation, class_times
 from infermix.workload.classes import Slo
 
@@ -101,7 +103,8 @@ def refused_by(found: Simulation, run: Run, c: int) -> dict[str, int]:
 
     ``no_pool``: no pool serves the class. ``prompt_too_long``: the prompt and one token fit into the model's
     context or the KV memory of no pool that serves it. ``answer_too_long``: with its answer it is too long for
-    one of the pools that it could be sent to. ``policy``: every pool could have served it.
+    one of the pools that it could be sent to. ``policy``: every pool could have served it. ``gateway``: so it is, but
+    the class has limits, or instances may be down, and the run does not tell which of the three it was.
     """
     mine = (run.requests.class_id == c) & (run.status == REFUSED)
     if not mine.any():
@@ -119,14 +122,20 @@ def refused_by(found: Simulation, run: Run, c: int) -> dict[str, int]:
     counts = {
         "prompt_too_long": int(nowhere.sum()),
         "answer_too_long": int(answer.sum()),
-        "policy": int((~nowhere & ~answer).sum()),
+        ("gateway" if turns_away(found, name) else "policy"): int((~nowhere & ~answer).sum()),
     }
     return {reason: n for reason, n in counts.items() if n}
 
 
-def _room(pool: Any) -> tuple[int, int]:
-    """(KV tokens of an instance, longest context of its model)."""
+def turns_away(found: Simulation, name: str) -> bool:
+    """Whether others than the policy may refuse a request of a class that some pool could have served."""
+    return found.study.traffic[name].is_limited or comes_and_goes(found.study, found.fleet)
+
+
+def _room(pool: Pool) -> tuple[int, int]:
+    """(KV tokens of an instance that admission may fill, longest context of its model)."""
     from infermix.perf.table import compile_table
+    from infermix.sim.engines import watermark_blocks
 
     table = compile_table(pool.deployment)
-    return table.blocks * table.block_tokens, pool.deployment.model.max_context
+    return (table.blocks - watermark_blocks(pool, table.blocks)) * table.block_tokens, pool.deployment.model.max_context

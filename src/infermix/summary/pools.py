@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from infermix.arrays import Bools, Ints
 from infermix.cost.energy import facility_w
 from infermix.cost.rent import HourlyPrice, hourly_price
 from infermix.errors import InfermixError, NoAnswer
@@ -21,19 +22,16 @@ JOULE_PER_KWH = 1000.0 * SECONDS_PER_HOUR
 def pool_row(study: Study, fleet: Fleet, run: Run, p: int) -> dict[str, Any]:
     """One pool over the whole run; ``by_instance`` has a column for each of its figures."""
     pool, mine = fleet.pools[p], run.pool == p
-    done = (run.request_pool == p) & (run.status == COMPLETED)
-    tokens = {
-        "input": int(run.requests.input_tokens[done].sum()),
-        "cached": int(run.requests.cached_tokens[done].sum()),
-        "output": int(run.requests.output_tokens[done].sum()),
-    }
+    here = (run.request_pool == p) | (prompt_pool(run) == p)
+    done = here & (run.status == COMPLETED)
+    tokens, on = _tokens(run, p, done), share_on(run, p)
     blocks, steps = compile_table(pool.deployment).blocks, run.steps[mine].sum()
     return {
         "system": pool.deployment.system.id,
         "deployment": pool.deployment.name,
         "instances": pool.instances,
         "systems": pool.systems,
-        "requests": int((run.request_pool == p).sum()),
+        "requests": int(here.sum()),
         "completed": int(done.sum()),
         "busy": float(run.busy_s[mine].mean() / run.simulated_s) if run.simulated_s else 0.0,
         "batch": float(run.seq_steps[mine].sum() / steps) if steps else 0.0,
@@ -42,8 +40,55 @@ def pool_row(study: Study, fleet: Fleet, run: Run, p: int) -> dict[str, Any]:
         "steps": int(steps),
         "tokens": tokens,
         "by_instance": _instances(run, p, blocks),
-        **_money(study, pool, run.simulated_s, tokens),
-        **_energy(study, pool, run.simulated_s, float(run.busy_s[mine].sum()), tokens["output"]),
+        **_engines(pool, run, p),
+        **_money(study, pool, run.simulated_s * on, tokens),
+        **_energy(study, pool, run.simulated_s * on, float(run.busy_s[mine].sum()), tokens["output"]),
+    }
+
+
+def prompt_pool(run: Run) -> Ints:
+    """Pool that read each request's prompt: the prefill pool of those that moved on, else the one that has it."""
+    moved = np.asarray(run.prefill_instance)
+    return np.asarray(np.where(moved >= 0, run.pool[np.maximum(moved, 0)], run.request_pool))
+
+
+def share_on(run: Run, p: int) -> float:
+    """Share of the run in which the instances of a pool were not down; 1 where none comes or goes."""
+    mine = run.pool == p
+    whole = run.simulated_s * int(mine.sum())
+    return min(1.0, float(run.on_s[mine].sum()) / whole) if whole else 1.0
+
+
+def _tokens(run: Run, p: int, done: Bools) -> dict[str, int]:
+    """Tokens of completed requests: a prompt counts where it was read, an answer where it was completed."""
+    read, answered = done & (prompt_pool(run) == p), done & (run.request_pool == p)
+    return {
+        "input": int(run.requests.input_tokens[read].sum()),
+        "cached": int(run.requests.cached_tokens[read].sum()),
+        "output": int(run.requests.output_tokens[answered].sum()),
+    }
+
+
+def _engines(pool: Pool, run: Run, p: int) -> dict[str, Any]:
+    """What prefix caches found, what links did, who was sent back, and how long instances were on."""
+    mine = run.pool == p
+    read = (prompt_pool(run) == p) & np.isfinite(run.admit_s)
+    inputs = run.requests.input_tokens[read]
+    looked_at, seconds = int(inputs.sum(dtype=np.int64)), run.simulated_s
+
+    def share(found: Any) -> float:
+        return int(np.minimum(found[read], inputs).sum(dtype=np.int64)) / looked_at if looked_at else 0.0
+
+    tiers = pool.host is not None or pool.remote is not None
+    linked = pool.deployment.role != "both"
+    return {
+        "role": pool.deployment.role,
+        "cache_hit_share": share(run.hit_tokens) if pool.prefix_cache else None,
+        "loaded_share": share(run.loaded_tokens) if pool.prefix_cache and tiers else None,
+        "link_busy": (float(run.link_busy_s[mine].mean()) / seconds if seconds else 0.0) if linked else None,
+        "restarts": int(run.restarts[run.request_pool == p].sum()),
+        "share_on": share_on(run, p),
+        "on_hours": float(run.on_s[mine].sum()) / SECONDS_PER_HOUR,
     }
 
 
@@ -51,12 +96,14 @@ def _instances(run: Run, p: int, blocks: int) -> dict[str, list[Any]]:
     """A column over the instances of a pool for each figure."""
     mine = np.flatnonzero(run.pool == p)
     done = run.status == COMPLETED
-    place, n = run.instance[done] - mine[0], len(mine)
-    inside = (place >= 0) & (place < n)
+    reader = np.where(np.asarray(run.prefill_instance) >= 0, run.prefill_instance, run.instance)
+    at = {"prompts": reader[done] - mine[0], "answers": run.instance[done] - mine[0]}
+    n, inside = len(mine), {name: (place >= 0) & (place < len(mine)) for name, place in at.items()}
+    home = "prompts" if (prompt_pool(run)[done] == p).any() else "answers"
 
-    def served(column: Any) -> list[int]:
-        weights = column[done][inside].astype(np.float64)
-        return [int(v) for v in np.bincount(place[inside], weights=weights, minlength=n)]
+    def served(column: Any, part: str) -> list[int]:
+        weights = column[done][inside[part]].astype(np.float64)
+        return [int(v) for v in np.bincount(at[part][inside[part]], weights=weights, minlength=n)]
 
     seconds = run.simulated_s or 1.0
     return {
@@ -64,9 +111,9 @@ def _instances(run: Run, p: int, blocks: int) -> dict[str, list[Any]]:
         "batch": (run.seq_steps[mine] / np.maximum(run.steps[mine], 1)).tolist(),
         "kv_peak": (run.kv_peak_blocks[mine] / blocks).tolist(),
         "preemptions": run.preemptions[mine].tolist(),
-        "requests": [int(v) for v in np.bincount(place[inside], minlength=n)],
-        "input_tokens": served(run.requests.input_tokens),
-        "output_tokens": served(run.requests.output_tokens),
+        "requests": [int(v) for v in np.bincount(at[home][inside[home]], minlength=n)],
+        "input_tokens": served(run.requests.input_tokens, "prompts"),
+        "output_tokens": served(run.requests.output_tokens, "answers"),
     }
 
 
@@ -78,7 +125,10 @@ def price_of(study: Study, pool: Pool) -> HourlyPrice:
 
 
 def _money(study: Study, pool: Pool, seconds: float, tokens: dict[str, int]) -> dict[str, Any]:
-    """Cost of a pool's systems over the run, laid on the tokens that it served."""
+    """Cost of a pool's systems over the time that they were on, laid on the tokens that it served.
+
+    Rent is for the time that instances are not down; a system that several share costs by the share of them that is on.
+    """
     try:
         price = price_of(study, pool)
     except InfermixError as fault:
@@ -100,7 +150,7 @@ def _energy(study: Study, pool: Pool, seconds: float, busy_s: float, outputs: in
     """Energy at the wall: the catalogue's power is taken to be drawn while an instance is inside a step.
 
     ``busy`` counts that alone, as if idle systems drew nothing; ``always_on`` counts all systems of the pool, whole
-    and all the time. What was drawn lies between the two.
+    and all the time that their instances were not down. What was drawn lies between the two.
     """
     d = pool.deployment
     try:

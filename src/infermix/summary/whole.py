@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from infermix.arrays import Floats
@@ -18,7 +19,6 @@ from infermix.sim.result import COMPLETED, Run
 from infermix.summary.classes import COUNTS, class_row
 from infermix.summary.pools import laid_on, pool_row, price_of
 from infermix.summary.simulation import Part, Simulation, good_requests
-from infermix.units import SECONDS_PER_HOUR
 
 
 def summarise(found: Simulation) -> dict[str, Any]:
@@ -48,7 +48,8 @@ def summarise(found: Simulation) -> dict[str, Any]:
         "over_time": over_time(found, run),
         "clipped": {name: n for name, n in found.drawn.clipped.items() if n},
         "promises_kept": all(row[key] >= row["promised"] for row in classes.values()),
-        "usd_per_mtok": _usd_per_mtok(found, run),
+        "usd_per_mtok": _usd_per_mtok(pools, run),
+        "pairs": [msgspec.to_builtins(pair) for pair in found.fleet.pairs],
         **_energy(pools),
         "figures": _figures(found),
     }
@@ -81,15 +82,13 @@ def _finite(values: Floats) -> list[float | None]:
     return [float(v) if np.isfinite(v) else None for v in values]
 
 
-def _usd_per_mtok(found: Simulation, run: Run) -> dict[str, float] | None:
+def _usd_per_mtok(pools: dict[str, dict[str, Any]], run: Run) -> dict[str, float] | None:
     """Cost of a million tokens laid on input, on output, or on both; None without prices on the study's basis."""
-    try:
-        hourly = sum(p.systems * price_of(found.study, p).usd_per_hour for p in found.fleet.pools)
-    except InfermixError:
+    if any(row["usd"] is None for row in pools.values()):
         return None
     done = run.status == COMPLETED
     inputs, outputs = (int(c[done].sum()) for c in (run.requests.input_tokens, run.requests.output_tokens))
-    return laid_on(hourly * run.simulated_s / SECONDS_PER_HOUR, inputs, outputs)
+    return laid_on(sum(row["usd"] for row in pools.values()), inputs, outputs)
 
 
 def _energy(pools: dict[str, dict[str, Any]]) -> dict[str, Any]:
