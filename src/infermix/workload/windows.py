@@ -18,7 +18,7 @@ from infermix.rng import u01
 from infermix.workload.requests import Requests, make_requests
 from infermix.workload.rows import GAP, LENGTH, PICK
 
-WINDOW = 200_000
+WINDOW = 50_000
 _KEY = zlib.crc32(b"poisson windows") * 16
 
 
