@@ -108,6 +108,11 @@ def test_faults_are_told_where_they_are(simulate: dict[str, Any], must: str) -> 
     assert must in str(told.value) and str(told.value).startswith("s.toml: simulate") and "\n" not in str(told.value)
 
 
+def test_a_slip_in_autoscaling_is_told_with_the_nearest_key() -> None:
+    with pytest.raises(InputError, match=r"fleet.two.autoscale.*did you mean 'every_s'"):
+        study(two={"autoscale": {"least": 1, "target_inflight": 4.0, "every": 1.0}})
+
+
 @pytest.mark.parametrize(
     ("chat", "must"),
     [
