@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -207,30 +208,38 @@ def show(case: Case, count: int) -> list[Answer]:
     return found
 
 
-def plot(case: Case, found: list[Answer], title: str, name: str) -> Plot:
-    """A figure of every replica by the KV tokens that it holds for each session at work; a curve for each policy."""
+def plot(case: Case, found: list[Answer], title: str, value: Callable[[Answer], float], up: Axis) -> Plot:
+    """A figure of every replica by the KV tokens that it holds for each session at work.
+
+    A curve for each policy and kind of system; axes of shares are linear, those of times logarithmic.
+    """
     x_of = {one.name: one.tokens * INSTANCES / case.sessions for one in found}
-    values = {id(one): 100 * hit_shares(one.run)[0] if name == "found" else points(one.run.e2e_s)[1] for one in found}
     across = Axis(min(x_of.values()) / 1.4, max(x_of.values()) * 1.4)
-    up = (
-        Axis(0.0, 100.0, log=False) if name == "found" else Axis(min(values.values()) / 1.3, max(values.values()) * 1.3)
-    )
     curves, marks = [], []
-    for policy in POLICIES:
-        mine = sorted((one for one in found if one.policy == policy and not one.host), key=lambda one: one.tokens)
-        spots = [(across.place(x_of[one.name]), up.place(values[id(one)])) for one in mine]
+    for policy, system in product(POLICIES, dict.fromkeys(row.system for row in case.rows)):
+        mine = [one for one in found if one.policy == policy and not one.host and one.name.startswith(system)]
+        mine.sort(key=lambda one: one.tokens)
+        spots = [(across.place(x_of[one.name]), up.place(value(one))) for one in mine]
         curves.append(Curve(" ".join(f"{x:.2f},{100 - y:.2f}" for x, y in spots), policy))
-        first = policy == POLICIES[0]
-        marks += [Mark(x, y, policy, one.name if first else "") for (x, y), one in zip(spots, mine, strict=True)]
-    say = (lambda v: f"{v:g} %") if name == "found" else words.seconds
+        named = policy == POLICIES[0]
+        marks += [Mark(x, y, policy, one.name if named else "") for (x, y), one in zip(spots, mine, strict=True)]
     return Plot(
-        title=f"{case.model}: {title}",
+        title=f"{case.model}, {case.sessions} sessions at work: {title}",
         alt=title,
         x_ticks=[Tick(across.place(v), words.tokens(v)) for v in across.ticks()],
-        y_ticks=[Tick(up.place(v), say(v)) for v in up.ticks()],
+        y_ticks=[Tick(up.place(v), words.seconds(v) if up.log else f"{v:.0%}") for v in up.ticks()],
         curves=curves,
         marks=marks,
     )
+
+
+def write_plots(case: Case, found: list[Answer]) -> None:
+    """What the page shows of a case."""
+    times = [points(one.run.ttft_s)[0] for one in found]
+    share = plot(case, found, "prompt tokens found", lambda one: hit_shares(one.run)[0], Axis(0.0, 1.0, log=False))
+    wait = plot(case, found, "median TTFT", lambda one: points(one.run.ttft_s)[0], Axis(min(times) / 2, max(times) * 2))
+    for name, chart in (("found", share), ("ttft", wait)):
+        (IMAGES / f"sessions-{name}.svg").write_text(svg(chart))
 
 
 COLOURS = {"session_affinity": "#3a6bc9", "least_wait": "#d9791a", "round_robin": "#7b8490"}
@@ -263,7 +272,9 @@ def svg(chart: Plot) -> str:
         parts.append(f'<polyline points="{spots}" fill="none" stroke="{COLOURS[curve.style]}" stroke-width="2"/>')
     for m in chart.marks:
         parts.append(f'<circle cx="{x(m.x):.1f}" cy="{y(m.y):.1f}" r="3.5" fill="{COLOURS[m.style]}"/>')
-        parts += [_text(x(m.x), y(m.y) - 9, m.title, "middle", "#1c2024", 'font-size="10"')] if m.title else []
+        below = m.title.startswith("h200") == (chart.y_ticks[-1].label == "100%")
+        at = y(m.y) + (17 if below else -9)
+        parts += [_text(x(m.x), at, m.title, "middle", "#1c2024", 'font-size="10"')] if m.title else []
     for i, (name, colour) in enumerate(COLOURS.items()):
         at = LEFT + 150.0 * i
         parts += [_text(at + 12, TOP + HIGH + 60, name, "start")]
@@ -308,8 +319,8 @@ def main(arguments: list[str]) -> int:
     count = int(arguments[0]) if arguments else REQUESTS
     for case in CASES:
         found = show(case, count)
-        for name, title in (("found", "prompt tokens found in the cache"), ("turn", "99th percentile of turn times")):
-            (IMAGES / f"sessions-{case.model}-{name}.svg").write_text(svg(plot(case, found, title, name)))
+        if case is CASES[0]:
+            write_plots(case, found)
     return 0
 
 
