@@ -152,7 +152,7 @@ def blocks_of(trace: Trace, row: Ints, copy: Ints) -> Blocks | None:
     """Block ids of rows of a trace; each copy of the trace (a round, or a phase of its own) stands for other users."""
     if not trace.block_ids:
         return None
-    return Blocks(trace.block_start[0], trace.block_ids[0]).take(row).apart(copy)
+    return Blocks(trace.block_start[0], trace.block_ids[0]).copies(row, copy)
 
 
 def whole_sessions(sizes: Ints, target: float, luck: float) -> int:

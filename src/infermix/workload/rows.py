@@ -34,16 +34,15 @@ class Blocks(NamedTuple):
         place = np.arange(start[-1]) + np.repeat(self.start[row] - start[:-1], sizes)
         return Blocks(start, self.ids[place])
 
-    def apart(self, copy: Ints) -> Blocks:
-        """Row i with ids that only rows of the same ``copy[i]`` have: other users, who share nothing with them.
+    def copies(self, row: Ints, copy: Ints) -> Blocks:
+        """The blocks of some rows, with ids that only rows of the same copy have: other users, who share nothing.
 
-        >>> Blocks(np.array([0, 2, 3]), np.array([7, 9, 7])).apart(np.array([0, 1])).ids
-        array([0, 1, 2])
+        >>> Blocks(np.array([0, 2, 3]), np.array([7, 9, 7])).copies(np.array([0, 1, 1]), np.array([0, 0, 1])).ids
+        array([0, 1, 0, 2])
         """
-        if not len(self.ids):
-            return self
         known, number = np.unique(self.ids, return_inverse=True)
-        return Blocks(self.start, number + np.repeat(copy, np.diff(self.start)) * len(known))
+        start, ids = Blocks(self.start, number).take(row)
+        return Blocks(start, ids + np.repeat(copy, np.diff(start)) * len(known))
 
 
 class Rows(NamedTuple):
