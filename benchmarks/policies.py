@@ -1,10 +1,11 @@
 """Every routing policy on the same requests and the same fleets: attainment, latency, money, turns that came home.
 
-    python benchmarks/policies.py [requests]
+    python benchmarks/policies.py [requests | recorded]
 
 Cases: examples/mixed-32.toml at its own load and at many times that; the fleet that ``infermix plan`` gives
 examples/coding-lane.toml, at its load, after failures, with the mix shifted, and half over; recorded agent sessions;
-and a recorded conversation with the ids of its prompt blocks. The last two are left out where there are no ``TRACES``.
+and two recorded hours with the ids of their prompt blocks, one of them synthetic. The last three have their prefix
+caches simulated, and are left out where there are no ``TRACES``; ``recorded`` runs them alone.
 Prints the figures of docs/design/routing.md.
 """
 
@@ -13,12 +14,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from infermix.arrays import Floats, Ints
+from infermix.arrays import Floats
 from infermix.catalog.query import find_model
 from infermix.fleet import Fleet, PoolRow, make_fleet
 from infermix.metrics.goodput import meets
@@ -27,10 +30,9 @@ from infermix.plan.question import offered, open_facts
 from infermix.plan.routing import usd_per_s_of
 from infermix.route.names import POLICIES
 from infermix.sim.prepare import prefix_keys
-from infermix.sim.result import Run
+from infermix.sim.result import COMPLETED, Run
 from infermix.sim.run import simulate_fleet
 from infermix.workload.requests import Requests
-from infermix.workload.traces import read_trace
 
 ROOT = Path(__file__).parents[1]
 TRACES = ROOT.parent / "shared" / "data" / "traces"
@@ -56,8 +58,8 @@ AGENTS = {
         }
     },
     "fleet": {
-        "hopper": {"system": "h200-x8", "tp": 2, "instances": 8, "kv": "fp8"},
-        "blackwell": {"system": "b200-x8", "tp": 1, "instances": 8, "kv": "fp8"},
+        "hopper": {"system": "h200-x8", "tp": 2, "instances": 8, "kv": "fp8", "prefix_cache": True},
+        "blackwell": {"system": "b200-x8", "tp": 1, "instances": 8, "kv": "fp8", "prefix_cache": True},
     },
 }
 CONVERSATION = {
@@ -70,9 +72,19 @@ CONVERSATION = {
         }
     },
     "fleet": {
-        "hopper": {"system": "h100-x1", "tp": 1, "instances": 4},
-        "cdna": {"system": "mi300x-x1", "tp": 1, "instances": 2},
-        "blackwell": {"system": "b200-x1", "tp": 1, "instances": 1},
+        "hopper": {"system": "h100-x1", "tp": 1, "instances": 4, "prefix_cache": True},
+        "cdna": {"system": "mi300x-x1", "tp": 1, "instances": 2, "prefix_cache": True},
+        "blackwell": {"system": "b200-x1", "tp": 1, "instances": 1, "prefix_cache": True},
+    },
+}
+SYNTHETIC = {
+    **CONVERSATION,
+    "traffic": {
+        "chat": {
+            "trace": str(TRACES / "mooncake_synthetic.parquet"),
+            "slo": {"ttft_s": 2.0, "tpot_s": 0.02},
+            "value_of_time_usd_per_hour": 10.0,
+        }
     },
 }
 
@@ -103,16 +115,8 @@ def case_of(title: str, study: Study, requests: int | None) -> Case:
     return Case(title, study, make_fleet(facts, study.fleet, study.model, tuple(study.traffic), title), drawn.requests)
 
 
-def with_blocks(case: Case) -> Case:
-    """The same case, its requests with the block ids of their trace."""
-    (cls,) = case.study.traffic.values()
-    trace = read_trace(str(cls.trace))
-    assert len(trace.t_s) == len(case.requests)
-    return replace(case, requests=replace(case.requests, block_start=trace.block_start, block_ids=trace.block_ids))
-
-
 def cases(requests: int) -> Iterator[Case]:
-    """All cases whose data is at hand."""
+    """Cases whose traffic is drawn."""
     mixed, lane = (load_study(ROOT / "examples" / f"{name}.toml") for name in ("mixed-32", "coding-lane"))
     chat = msgspec.structs.replace(mixed.traffic["chat"], value_of_time_usd_per_hour=10.0)
     mixed = msgspec.structs.replace(mixed, traffic={"chat": chat})
@@ -130,13 +134,18 @@ def cases(requests: int) -> Iterator[Case]:
     shifted = faster(lane, coding=0.5, chat=1.4)
     yield case_of("Coding lane, half the coding, 40 % more chat", shifted, requests)
     yield case_of("Coding lane, half as much again of both", faster(lane, coding=1.5, chat=1.5), requests)
+
+
+def recorded(requests: int) -> Iterator[Case]:
+    """Cases from traces, with prefix caches simulated; none where the traces are not at hand."""
     if not TRACES.exists():
         return
     yield case_of("Recorded agent sessions, 400 at work", parse_study(AGENTS, "agents"), requests)
-    yield with_blocks(case_of("Mooncake conversation as recorded", parse_study(CONVERSATION, "conversation"), None))
+    yield case_of("Mooncake conversation as recorded", parse_study(CONVERSATION, "conversation"), None)
+    yield case_of("Mooncake synthetic as recorded", parse_study(SYNTHETIC, "synthetic"), None)
 
 
-def home_share(run: Run, keys: Ints) -> float:
+def home_share(run: Run, keys: npt.NDArray[np.integer]) -> float:
     """Of requests whose key was seen before, the share that went where the last one with that key did."""
     rows = np.flatnonzero((keys >= 0) & (run.instance >= 0))
     rows = rows[np.lexsort((run.requests.arrival_s[rows], keys[rows]))]
@@ -147,19 +156,19 @@ def home_share(run: Run, keys: Ints) -> float:
 
 def attainments(case: Case, run: Run) -> list[float]:
     """Of each class."""
-    requests, times = run.requests, (run.ttft_s, run.tpot_s, run.e2e_s)
+    requests = run.requests
     uncached = requests.input_tokens - requests.cached_tokens
     found = []
     for c, cls in enumerate(case.study.traffic.values()):
         mine = requests.class_id == c
-        found.append(float(meets(cls.slo, *(t[mine] for t in times), uncached[mine]).mean()))
+        found.append(float(meets(cls.slo, run.ttft_s[mine], run.tpot_s[mine], run.e2e_s[mine], uncached[mine]).mean()))
     return found
 
 
 def busy_usd_per_mtok(case: Case, run: Run, usd_per_s: dict[str, float]) -> float:
     """Price of the time that instances worked, over a million output tokens."""
     prices = np.array([usd_per_s.get(pool.name, np.nan) for pool in case.fleet.pools])[run.pool]
-    return float((run.busy_s * prices).sum() / run.requests.output_tokens[run.status == 1].sum() * 1e6)
+    return float((run.busy_s * prices).sum() / run.requests.output_tokens[run.status == COMPLETED].sum() * 1e6)
 
 
 def row(case: Case, name: str, *, refuse: bool = False) -> str:
@@ -174,7 +183,14 @@ def row(case: Case, name: str, *, refuse: bool = False) -> str:
     home, cost = home_share(run, keys), busy_usd_per_mtok(case, run, usd)
     times = f"{ttft[0]:,.0f} | {ttft[1]:,.0f} | {tpot[0]:.2f} | {tpot[1]:.2f}"
     came = "" if np.isnan(home) else f"{home:.0%}"
-    return f"| `{name}`{', refusing' if refuse else ''} | {met} | {times} | {cost:.2f} | {came} |"
+    there = f"{found_share(run):.1%}" if any(pool.prefix_cache for pool in case.fleet.pools) else ""
+    return f"| `{name}`{', refusing' if refuse else ''} | {met} | {times} | {cost:.2f} | {came} | {there} |"
+
+
+def found_share(run: Run) -> float:
+    """Of the prompt tokens of completed requests, the share that was found in the instance."""
+    done = run.status == COMPLETED
+    return float(run.hit_tokens[done].sum() / run.requests.input_tokens[done].sum())
 
 
 def _points(times: Floats, factor: float) -> tuple[float, float]:
@@ -182,12 +198,15 @@ def _points(times: Floats, factor: float) -> tuple[float, float]:
     return float(p50), float(p99)
 
 
-def main(requests: int = REQUESTS) -> int:
-    for case in cases(requests):
+def main(arguments: list[str]) -> int:
+    alone = arguments[:1] == ["recorded"]
+    requests = int(arguments[0]) if arguments and not alone else REQUESTS
+    for case in chain(() if alone else cases(requests), recorded(requests)):
         classes, n = " / ".join(case.study.traffic), len(case.requests)
         print(f"\n### {case.title}\n\n{n:,} requests.\n")
-        print(f"| policy | attained: {classes} | TTFT p50 ms | p99 | TPOT p50 ms | p99 | busy USD/Mtok out | home |")
-        print("|---|---|---|---|---|---|---|---|")
+        times = "TTFT p50 ms | p99 | TPOT p50 ms | p99"
+        print(f"| policy | attained: {classes} | {times} | busy USD/Mtok out | home | found |")
+        print("|---|---|---|---|---|---|---|---|---|")
         for name in POLICIES:
             print(row(case, name), flush=True)
         print(row(case, "deadline", refuse=True), flush=True)
@@ -195,4 +214,4 @@ def main(requests: int = REQUESTS) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:2])))
+    sys.exit(main(sys.argv[1:]))
