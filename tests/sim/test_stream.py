@@ -121,6 +121,21 @@ def test_the_same_bits_whatever_the_windows(policy: str, data: st.DataObject, n:
     assert_same(found, all_of, whole)
 
 
+@pytest.mark.uncompiled_s(20)
+def test_queues_and_preempted_sequences_move_along() -> None:
+    """Every border cuts through queues, batches, and sequences that wait to be read anew."""
+    requests = traffic(150, 40.0, 2)
+    pools = [pool(1, blocks=20), pool(1, blocks=30)]
+    whole = simulate_pools(requests, pools, "round_robin", typical_output_tokens=TYPICAL)
+    found, all_of = streamed(parts(requests, list(range(5, 150, 5))), pools, "round_robin")
+    assert_same(found, all_of, whole)
+    assert (
+        np.all(whole.preemptions > 0)
+        and np.nanmax(whole.queue_s) > 1.0
+        and (whole.last_s < requests.arrival_s[-1]).sum() > 20
+    )
+
+
 def test_one_request_a_window_and_autoscaling() -> None:
     requests = traffic(300, 60.0, 3)
     scaled = pool(4, instances_up=1, least=1, target_inflight=3.0, scale_every_s=0.5, start_s=0.2)
