@@ -1,6 +1,6 @@
 """Recorded coding-agent sessions on replicas that hold more or less KV, with the prefix cache simulated.
 
-    python benchmarks/sessions.py [requests]   # the tables of docs/sessions.md, and the plots in docs/img
+    python benchmarks/sessions.py [requests]   # the tables of docs/sessions.md, and the plots in docs/plots
     python benchmarks/sessions.py speed        # a million requests: how fast the simulator is
 
 Reads ``../shared/data/traces/agentic_coding.parquet``.
@@ -37,7 +37,7 @@ from infermix.workload.requests import Requests
 
 ROOT = Path(__file__).parents[1]
 TRACE = ROOT.parent / "shared" / "data" / "traces" / "agentic_coding.parquet"
-IMAGES = ROOT / "docs" / "img"
+IMAGES = ROOT / "docs" / "plots"
 REQUESTS = 20_000
 SPEED_REQUESTS = 1_000_000
 SPEED_BOUND_PER_S = 500_000.0
