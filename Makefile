@@ -24,8 +24,10 @@ plan: $(VENV)/.plan ## install, answer examples/coding-lane.toml, write report.h
 	@$(BIN)/infermix plan examples/coding-lane.toml --report report.html
 
 test: check ## install, then everything in check, the tests, and the examples in docstrings and docs
+	@echo "test: compiling the kernels"
+	@$(BIN)/infermix simulate examples/mixed-32.toml --requests 100 > build/compiled.txt 2>&1 || { cat build/compiled.txt; exit 1; }
 	@echo "test: tests"
-	@$(BIN)/python -m pytest --quiet
+	@$(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
 	@$(MAKE) --no-print-directory docs
 
 check: lint types contracts ## lint, format, strict types, import contracts

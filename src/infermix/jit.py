@@ -62,7 +62,8 @@ def inline(function: F) -> F:
 
 
 if ENABLED:
-    from infermix.jit_reference import Reference, refer
+    from infermix.jit_reference import Reference
+    from infermix.jit_reference import refer as refer
 else:
 
     def refer(value: Any) -> Any:

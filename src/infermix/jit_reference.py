@@ -1,10 +1,11 @@
 """Records of arrays by reference: a NamedTuple stays in one place, and compiled functions hand on its address.
 
-Numba hands a NamedTuple on as all the words of all its arrays, hundreds for a simulation's state, at every call. Here the
-outermost kernel puts it into memory once, and what it calls reads fields where they lie: calls cost one word, and functions
-compile several times as fast. Attribute access looks the same as on the NamedTuple itself.
+Numba hands a NamedTuple on as all the words of all its arrays, hundreds for a simulation's state, at every call. Here
+the outermost kernel puts it into memory once, and what it calls reads fields where they lie: a call costs one word, and
+functions compile several times as fast. Attribute access looks the same as on the NamedTuple itself.
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 from typing import Any
@@ -16,7 +17,7 @@ from numba.core.typing.templates import AttributeTemplate
 from numba.extending import infer_getattr, intrinsic, lower_getattr_generic, models, register_model
 
 
-class Reference(types.Type):  # type: ignore[misc]
+class Reference(types.Type):
     """The address of a NamedTuple."""
 
     def __init__(self, to: Any) -> None:
@@ -25,13 +26,13 @@ class Reference(types.Type):  # type: ignore[misc]
 
 
 @register_model(Reference)
-class _ReferenceModel(models.PrimitiveModel):  # type: ignore[misc]
+class _ReferenceModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Reference) -> None:
         super().__init__(manager, kind, manager.lookup(kind.to).get_value_type().as_pointer())
 
 
 @infer_getattr
-class _ReferenceAttribute(AttributeTemplate):  # type: ignore[misc]
+class _ReferenceAttribute(AttributeTemplate):
     key = Reference
 
     def generic_resolve(self, kind: Reference, name: str) -> Any:

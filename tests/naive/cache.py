@@ -34,7 +34,7 @@ class Tier:
     releases: int = 0
 
     def put(self, copies: list[Key], path: list[Key], now_s: float) -> None:
-        """Take copies; they and what else of the path is here are the youngest, the first key counting as released first.
+        """Take copies; they and what else of the path is here are the youngest, the first key released first.
 
         Then the oldest give way.
         """

@@ -83,7 +83,7 @@ def start(state: Any, j: int) -> None:
     _clear_chunks(state, j)
     if instance.tail != NONE and state.slots[j, instance.tail].decoding == 0 and budget > 0:
         budget -= _take_chunk(state, j, instance.tail, budget)
-    if not preempted and instance.waiting > 0:
+    if instance.waiting > 0 and (not preempted or instance.running == 0):
         _admit(state, j, budget)
     instance.kv_peak_blocks = max(instance.kv_peak_blocks, pool.blocks - instance.free_blocks)
     if instance.chunks > 0:

@@ -103,7 +103,7 @@ def set_status(state: Any, j: int, status: int) -> None:
     """Instance j takes requests, or takes none any more."""
     instance = state.instances[j]
     pool = state.pools[instance.pool]
-    pool.up += (status == UP) - (instance.status == UP)
+    pool.up += int(status == UP) - int(instance.status == UP)
     instance.status = status
     state.eligible[j] = pool.allowed and status == UP
 

@@ -33,7 +33,7 @@ def next_due(state: Any) -> int:
     """Row of the request to which something happens next; -1 if none is known. Of equal times the lower row."""
     clock = state.clock[0]
     n = len(state.requests)
-    row = clock.arrivals
+    row: int = clock.arrivals
     if clock.wide != 0:
         while row < n and state.extras[row].parent != NONE:
             row += 1

@@ -51,7 +51,7 @@ def make_state(
     n, classes = len(instances), len(requests.class_names)
     slots = np.zeros((n, max(s.max_num_seqs for s in specs)), dtype=SLOT)
     slots["free"] = np.arange(slots.shape[1])
-    priorities = np.unique(requests.priority)[::-1] if len(requests) else np.zeros(1)
+    priorities = np.unique(requests.priority)[::-1] if len(requests) else np.zeros(1, dtype=np.int8)
     leaves = 1 << max(1, (n - 1).bit_length())
     wide = needs_extras(requests, specs, rules)
     paths = paths_for(requests, specs)

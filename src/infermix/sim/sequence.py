@@ -137,7 +137,8 @@ def generated_now(state: Any, j: int, slot: int) -> int:
     output: int = state.requests[row.request].output
     if row.end == iteration:
         return output
-    return min(output - 1, row.had + int(floor(row.rate * (iteration - row.began))))
+    had: int = row.had
+    return min(output - 1, had + int(floor(row.rate * (iteration - row.began))))
 
 
 @small
@@ -147,7 +148,8 @@ def kv_now(state: Any, j: int, slot: int) -> int:
     if row.decoding == 0:
         position: int = row.position
         return position
-    return state.requests[row.request].input + generated_now(state, j, slot) - 1
+    computed: int = state.requests[row.request].input + generated_now(state, j, slot) - 1
+    return computed
 
 
 @small

@@ -80,13 +80,11 @@ def mixed_step_s(state: Any, j: int) -> float:
         for r in range(pool.ranks):
             group = state.groups[j, r]
             slowest = max(slowest, pool.kv_s * group.kv_tokens + group.chunk_s)
-        return seconds + pool.ranks * slowest
-    return (
-        seconds
-        + pool.kv_s * (instance.kv_tokens + instance.chunk_kv)
-        + pool.pair_s * instance.chunk_pairs
-        + pool.load_s * instance.chunk_cached
-    )
+        slow: float = seconds + pool.ranks * slowest
+        return slow
+    seconds += pool.kv_s * (instance.kv_tokens + instance.chunk_kv)
+    seconds += pool.pair_s * instance.chunk_pairs + pool.load_s * instance.chunk_cached
+    return seconds
 
 
 @inline

@@ -23,7 +23,7 @@ def append(state: Any, j: int, i: int) -> bool:
         state.requests[queue[1]].behind = i
     queue[1] = i
     state.instances[j].waiting += 1
-    return first
+    return bool(first)
 
 
 @small
