@@ -255,16 +255,21 @@ def close(state: Any, until_s: float) -> None:
 
 @kernel
 def _close(state: Any, until_s: float) -> None:
-    end_s = state.clock[0].now_s if next_due(state) == NONE else until_s
+    end_s = state.clock[0].now_s
+    cut = next_due(state) != NONE
+    for j in range(len(state.instances)):
+        end_s = max(end_s, state.instances[j].start_s)
+        cut = cut or state.next_s[j] < np.inf
+    if cut and until_s < np.inf:
+        end_s = until_s
     for j in range(len(state.instances)):
         instance = state.instances[j]
-        end_s = max(end_s, instance.start_s if state.next_s[j] == np.inf else until_s)
         if instance.doing == JUMP and instance.planned > 1 and until_s < np.inf:
             stop_jump(state, j, until_s)
     for j in range(len(state.instances)):
         instance = state.instances[j]
         if instance.status != DOWN:
-            instance.on_s += min(end_s, until_s) - instance.on_since_s
+            instance.on_s += end_s - instance.on_since_s
         slot = instance.head
         while slot != NONE:
             if state.slots[j, slot].decoding == 1:

@@ -247,7 +247,8 @@ def _pool_spec(pool: Pool, class_names: tuple[str, ...], context: float, table: 
         per_seq_s=table.per_seq_s,
         kv_s=table.kv_s,
         pair_s=table.pair_s,
-        load_s=table.load_s,
+        # with a cache, what is found lies in the instance's own memory; tables charge contexts that are kept elsewhere
+        load_s=0.0 if pool.prefix_cache else table.load_s,
         block_tokens=table.block_tokens,
         blocks=table.blocks,
         max_num_seqs=d.max_num_seqs,
