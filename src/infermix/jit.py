@@ -29,7 +29,7 @@ if ENABLED:
 def _cache_folder() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for source in sorted([*here.glob("sim/*.py"), *here.glob("route/*.py"), Path(__file__)]):
+    for source in sorted([*here.glob("sim/*.py"), *here.glob("route/*.py"), *here.glob("jit*.py")]):
         digest.update(source.read_bytes())
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return str(Path(base) / "infermix" / f"kernels-{digest.hexdigest()[:16]}")

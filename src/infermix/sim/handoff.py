@@ -6,19 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from infermix.jit import inline, kernel
-from infermix.sim.batch import enqueue, send_back
+from infermix.jit import kernel
+from infermix.sim.batch import send_back
 from infermix.sim.control import rest_if_drained
 from infermix.sim.due import push
 from infermix.sim.prefix import blocks_given_back, copy_to_tiers
 from infermix.sim.state import (
     CONTEXT_TOKENS,
     DELIVERED,
-    DRAINING,
     IDLE,
     INFLIGHT,
     QUEUED,
-    UP,
 )
 from infermix.sim.tree import replay
 
@@ -68,30 +66,15 @@ def leave_source(state: Any, i: int, now_s: float) -> None:
     rest_if_drained(state, p, now_s)
 
 
-@inline
-def reaches(state: Any, i: int) -> bool:
-    """Whether the decode instance that request i was sent to is still there."""
-    target = state.instances[state.requests[i].instance]
-    alive = target.status == UP or target.status == DRAINING
-    return bool(alive and target.life == state.extras[i].target_life)
-
-
 @kernel
 def deliver(state: Any, i: int, now_s: float) -> int:
-    """Request i is where it decodes; returns that instance, -1 if it is gone and the request comes again."""
+    """Request i is where it decodes; returns that instance, -1 if it has failed meanwhile and the request comes again.
+
+    Nothing else takes the instance away: one that drains waits for what is on its way to it.
+    """
     j: int = state.requests[i].instance
     leave_source(state, i, now_s)
-    if reaches(state, i):
-        return j
     if state.instances[j].life == state.extras[i].target_life:
-        state.counters[INFLIGHT, j] -= 1
-        state.counters[QUEUED, j] -= 1
-        state.counters[CONTEXT_TOKENS, j] -= state.requests[i].input
+        return j
     send_back(state, i, now_s)
     return -1
-
-
-@inline
-def take_in(state: Any, j: int, i: int, now_s: float) -> bool:
-    """A delivered request joins the queue; whether it is the first in it."""
-    return enqueue(state, j, i, now_s)
