@@ -46,18 +46,35 @@ if ENABLED and not os.environ.get("NUMBA_CACHE_DIR"):
 _OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "_nrt": False}
 
 
+if ENABLED:
+    from infermix.jit_part import PartCompiler
+
+    _PART = {
+        **_OPTIONS,
+        "cache": False,
+        "pipeline_class": PartCompiler,
+        "no_cpython_wrapper": True,
+        "no_cfunc_wrapper": True,
+    }
+
+
 def kernel(function: F, *, cache: bool = True) -> F:
     """Compile a function of arrays and scalars when it is first called."""
     return numba.njit(**{**_OPTIONS, "cache": cache})(function) if ENABLED else function
 
 
+def part(function: F) -> F:
+    """Like ``kernel``, for what only kernels call: it becomes machine code as a part of them."""
+    return numba.njit(**_PART)(function) if ENABLED else function
+
+
 def small(function: F) -> F:
-    """Like ``kernel``, for helpers of several callers: compiled once, and copied into each by the optimiser."""
-    return numba.njit(forceinline=True, **_OPTIONS)(function) if ENABLED else function
+    """Like ``part``, for helpers: the optimiser copies them into each of their callers."""
+    return numba.njit(forceinline=True, **_PART)(function) if ENABLED else function
 
 
 def inline(function: F) -> F:
-    """Like ``kernel``, for parts of one caller: compiled as if they stood in it."""
+    """Like ``part``, for one caller: compiled as if it stood in it."""
     return numba.njit(inline="always", **_OPTIONS)(function) if ENABLED else function
 
 

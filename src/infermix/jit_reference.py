@@ -8,6 +8,7 @@ functions compile several times as fast. Attribute access looks the same as on t
 # mypy: ignore-errors
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 from llvmlite import ir
@@ -22,7 +23,8 @@ class Reference(types.Type):
 
     def __init__(self, to: Any) -> None:
         self.to = to
-        super().__init__(name=f"Reference({to})")
+        # Numba writes the name into that of every function that takes one: a short one compiles in less time
+        super().__init__(name=f"Reference({sha256(str(to).encode()).hexdigest()[:16]})")
 
 
 @register_model(Reference)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from infermix.jit import inline, kernel
+from infermix.jit import inline, part
 from infermix.route.scorers import predicted_e2e_s, predicted_ttft_s
 from infermix.route.view import Ask, FleetView
 
@@ -28,7 +28,7 @@ def deadline_s(view: FleetView, ask: Ask) -> float:
     return ask.now_s + promised
 
 
-@kernel
+@part
 def in_time(view: FleetView, ask: Ask, j: int) -> bool:
     """Whether instance j would be done before the deadline, its first token as promised."""
     grace = view.slo_ttft_s_per_token[ask.class_id] * (ask.input_tokens - ask.cached_tokens)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from infermix.jit import inline, kernel
+from infermix.jit import inline, part
 from infermix.route.admit import in_time
 from infermix.route.luck import unit_of
 from infermix.route.scorers import (
@@ -28,7 +28,7 @@ SPILL_FACTOR = 2.0
 """Affinity holds while the wait at home is at most this many times the least wait, and a reading of the prompt."""
 
 
-@kernel
+@part
 def round_robin(view: FleetView, ask: Ask) -> int:
     """Eligible instances in turn, by the number of the request. Wins only where all are alike and lengths too."""
     eligible = 0
@@ -77,7 +77,7 @@ def _least_wait_in(view: FleetView, ask: Ask, pool: int) -> int:
     return best
 
 
-@kernel
+@part
 def least_wait(view: FleetView, ask: Ask) -> int:
     """The instance that would turn to the request first; ties go to the emptier batch, then in turn.
 
@@ -86,7 +86,7 @@ def least_wait(view: FleetView, ask: Ask) -> int:
     return _least_wait_in(view, ask, -1)
 
 
-@kernel
+@part
 def pool_split(view: FleetView, ask: Ask) -> int:
     """Follow the plan's shares: the pool furthest behind its share of the class, and least wait inside it.
 
@@ -154,7 +154,7 @@ def _least(view: FleetView, ask: Ask, keep: Test, score: Score, tie: Score) -> i
     return best
 
 
-@kernel
+@part
 def least_inflight(view: FleetView, ask: Ask) -> int:
     """Fewest requests in flight, ties in turn. Wins where speeds are alike and nothing is known of prompts."""
     return _least(view, ask, _anyone, _in_flight, _fullness)
@@ -180,7 +180,7 @@ def _eligible_at(view: FleetView, rank: int) -> int:
     return -1
 
 
-@kernel
+@part
 def power_of_two(view: FleetView, ask: Ask) -> int:
     """Of two eligible instances drawn by lot the one with less wait; looks at two only, unless one is masked.
 
@@ -229,7 +229,7 @@ def _home(view: FleetView, ask: Ask, key: int) -> int:
     return best
 
 
-@kernel
+@part
 def session_affinity(view: FleetView, ask: Ask) -> int:
     """A session's own instance as long as its wait bears it; requests without a session go where the wait is least.
 
@@ -240,7 +240,7 @@ def session_affinity(view: FleetView, ask: Ask) -> int:
     return _home(view, ask, ask.session)
 
 
-@kernel
+@part
 def prefix_affinity(view: FleetView, ask: Ask) -> int:
     """The instance of the prompt's first blocks, else of its session, as long as its wait bears it; else least wait.
 
@@ -253,7 +253,7 @@ def prefix_affinity(view: FleetView, ask: Ask) -> int:
     return _least_wait_in(view, ask, -1)
 
 
-@kernel
+@part
 def cheapest_meeting_slo(view: FleetView, ask: Ask) -> int:
     """Least price per request among instances predicted to keep the promise, else the one that misses it least.
 
@@ -263,7 +263,7 @@ def cheapest_meeting_slo(view: FleetView, ask: Ask) -> int:
     return best if best >= 0 else _least(view, ask, _anyone, slo_use, predicted_e2e_s)
 
 
-@kernel
+@part
 def slo_headroom(view: FleetView, ask: Ask) -> int:
     """The largest margin to the tightest promise; without a promise the soonest done.
 
@@ -272,7 +272,7 @@ def slo_headroom(view: FleetView, ask: Ask) -> int:
     return _least(view, ask, _anyone, slo_use, predicted_e2e_s)
 
 
-@kernel
+@part
 def price_of_delay(view: FleetView, ask: Ask) -> int:
     """Least price of the request and of its user's time together: a worth of nothing is cheapest, of all fastest.
 
@@ -281,7 +281,7 @@ def price_of_delay(view: FleetView, ask: Ask) -> int:
     return _least(view, ask, _anyone, price_and_delay_usd, predicted_e2e_s)
 
 
-@kernel
+@part
 def pool_split_spill(view: FleetView, ask: Ask) -> int:
     """The plan's shares, but where that pool would break the promise and another would not, that other.
 
@@ -296,7 +296,7 @@ def pool_split_spill(view: FleetView, ask: Ask) -> int:
     return other if other >= 0 else _least(view, ask, _anyone, slo_use, predicted_e2e_s)
 
 
-@kernel
+@part
 def deadline(view: FleetView, ask: Ask) -> int:
     """The instance that is done soonest, of those in time; late on all: refused if the class says so, else soonest.
 

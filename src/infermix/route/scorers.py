@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from infermix.jit import inline, kernel
+from infermix.jit import inline, part
 from infermix.route.view import Ask, FleetView
 
 
@@ -47,7 +47,7 @@ def step_s_of(view: FleetView, j: int, batch: float, context_tokens: float) -> f
     return seconds
 
 
-@kernel
+@part
 def queue_s(view: FleetView, ask: Ask, j: int) -> float:
     """As ``wait_s``, but places are also scarce where KV memory is: the wait that long contexts meet."""
     context = mean_context(view, ask, j)
@@ -74,13 +74,13 @@ def batch_step_s(view: FleetView, ask: Ask, j: int) -> float:
     return step_s_of(view, j, batch, context)
 
 
-@kernel
+@part
 def predicted_ttft_s(view: FleetView, ask: Ask, j: int) -> float:
     """Modelled time to first token on instance j: the queue, the own prompt, and the step that they ride on."""
     return queue_s(view, ask, j) + own_prefill_s(view, ask, j) + batch_step_s(view, ask, j)
 
 
-@kernel
+@part
 def predicted_tpot_s(view: FleetView, ask: Ask, j: int) -> float:
     """Modelled time per output token on instance j.
 
@@ -93,14 +93,14 @@ def predicted_tpot_s(view: FleetView, ask: Ask, j: int) -> float:
     return seconds
 
 
-@kernel
+@part
 def predicted_e2e_s(view: FleetView, ask: Ask, j: int) -> float:
     """Modelled time to the last token of a typical answer on instance j."""
     rest = max(ask.typical_output_tokens - 1.0, 0.0)
     return predicted_ttft_s(view, ask, j) + rest * predicted_tpot_s(view, ask, j)
 
 
-@kernel
+@part
 def usd_per_request(view: FleetView, ask: Ask, j: int) -> float:
     """Price of the time that this request takes of a busy instance j: reading, and its place in full batches [USD].
 
@@ -115,7 +115,7 @@ def usd_per_request(view: FleetView, ask: Ask, j: int) -> float:
     return usd
 
 
-@kernel
+@part
 def slo_use(view: FleetView, ask: Ask, j: int) -> float:
     """Share of its tightest promise that the request would use up on instance j: 1 just meets it.
 
@@ -130,7 +130,7 @@ def slo_use(view: FleetView, ask: Ask, j: int) -> float:
     return most
 
 
-@kernel
+@part
 def price_and_delay_usd(view: FleetView, ask: Ask, j: int) -> float:
     """Price of the request on instance j and what its user's waiting is worth, together."""
     usd: float = usd_per_request(view, ask, j) + view.delay_usd_per_s[ask.class_id] * predicted_e2e_s(view, ask, j)

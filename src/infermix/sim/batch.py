@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from infermix.jit import inline, kernel, small
+from infermix.jit import inline, part, small
 from infermix.sim.due import push, release_children
 from infermix.sim.gaps import bin_of, count_jump_gaps
 from infermix.sim.kv import blocks_for, blocks_of_steps, steps_that_fit
@@ -137,7 +137,7 @@ def plan_steps(state: Any, j: int, k: int) -> None:
     state.next_s[j] = instance.start_s + jump_s(state, j, k)
 
 
-@kernel
+@part
 def _grow_scarce(state: Any, j: int, phase: int) -> None:
     """Phase 1 when blocks run out: those that enter a new block get one in order, at the cost of the least urgent."""
     instance = state.instances[j]
@@ -173,7 +173,7 @@ def _least_urgent(state: Any, j: int) -> int:
     return worst
 
 
-@kernel
+@part
 def _preempt(state: Any, j: int, slot: int) -> None:
     """The sequence loses its blocks and waits at the front of its queue to be read anew."""
     instance = state.instances[j]
@@ -267,7 +267,7 @@ def _seat(state: Any, j: int, i: int) -> int:
     return join(state, j, i)
 
 
-@kernel
+@part
 def _admit_delivered(state: Any, j: int, i: int) -> bool:
     """A request whose prompt was read elsewhere decodes at once, if its blocks are free."""
     instance = state.instances[j]
@@ -341,7 +341,7 @@ def finish(state: Any, j: int) -> None:
         state.next_s[j] = np.inf
 
 
-@kernel
+@part
 def count_gaps_of(state: Any, j: int, k: int) -> None:
     """Every decoding sequence waited once for each of the k steps that end at ``next_s``."""
     instance = state.instances[j]
@@ -356,7 +356,7 @@ def count_gaps_of(state: Any, j: int, k: int) -> None:
         count_jump_gaps(state.gaps[instance.pool], state.decoding_of[j], first_s, growth_s, k)
 
 
-@kernel
+@part
 def _count_first_gaps(state: Any, j: int) -> None:
     """Sequences that joined from elsewhere waited for their second token since their first."""
     instance = state.instances[j]
@@ -426,7 +426,7 @@ def _end_chunk(state: Any, j: int, slot: int) -> None:
         state.decoding_of[j, state.requests[i].class_id] += 1
 
 
-@kernel
+@part
 def _leave_for_decode(state: Any, j: int, slot: int, out: int) -> None:
     """The prompt is read; the request moves on, its blocks stay until it has been delivered."""
     instance = state.instances[j]
@@ -445,7 +445,7 @@ def _leave_for_decode(state: Any, j: int, slot: int, out: int) -> None:
     push(state, i, state.next_s[j], HANDS_OFF)
 
 
-@kernel
+@part
 def send_back(state: Any, i: int, now_s: float) -> None:
     """The request has lost its instance and arrives again, with its tokens or without."""
     request = state.requests[i]

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from infermix import jit
-from infermix.jit import inline, kernel
+from infermix.jit import inline, kernel, part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +129,7 @@ def _for_kernel(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     return rows if jit.ENABLED else rows.view(np.recarray)
 
 
-@kernel
+@part
 def found_blocks(cache: Cache, store: int, segment: int, tokens: int, now_s: float) -> int:
     """Leading blocks of the path, within its first ``tokens`` tokens, that the store has and that are not too old."""
     space: Any = cache.stores[store]
@@ -145,7 +145,7 @@ def found_blocks(cache: Cache, store: int, segment: int, tokens: int, now_s: flo
     return 0
 
 
-@kernel
+@part
 def unprotected_blocks(cache: Cache, store: int, segment: int, now_s: float) -> int:
     """How many blocks ``protect`` would protect that nobody does now."""
     space: Any = cache.stores[store]
@@ -161,7 +161,7 @@ def unprotected_blocks(cache: Cache, store: int, segment: int, now_s: float) -> 
     return more
 
 
-@kernel
+@part
 def protect(cache: Cache, store: int, segment: int, now_s: float) -> int:
     """A sequence with this path runs: its blocks do not give way, and those too old are dropped.
 
@@ -188,7 +188,7 @@ def protect(cache: Cache, store: int, segment: int, now_s: float) -> int:
     return more
 
 
-@kernel
+@part
 def join(cache: Cache, store: int, segment: int, tokens: int) -> int:
     """The first ``tokens`` tokens of a path that is protected are in its sequence's blocks: they are cached now.
 
@@ -210,7 +210,7 @@ def join(cache: Cache, store: int, segment: int, tokens: int) -> int:
     return more
 
 
-@kernel
+@part
 def release(cache: Cache, store: int, segment: int, own_unshared_blocks: int, now_s: float) -> int:
     """A sequence with this path runs no more; so many full blocks that it does not share stay as garbage.
 
@@ -238,7 +238,7 @@ def release(cache: Cache, store: int, segment: int, own_unshared_blocks: int, no
     return less
 
 
-@kernel
+@part
 def make_room(cache: Cache, store: int, unprotected_allowed: int) -> None:
     """Blocks give way until at most so many are left that nobody protects."""
     space: Any = cache.stores[store]
@@ -256,7 +256,7 @@ def make_room(cache: Cache, store: int, unprotected_allowed: int) -> None:
             _free(cache, e)
 
 
-@kernel
+@part
 def copy_down(cache: Cache, store: int, segment: int, tokens: int, unshared_blocks: int, now_s: float) -> None:
     """Copy the first ``tokens`` tokens of a path, and blocks that it does not share, into a tier (it has no pins).
 
@@ -287,7 +287,7 @@ def copy_down(cache: Cache, store: int, segment: int, tokens: int, unshared_bloc
     make_room(cache, store, space.capacity)
 
 
-@kernel
+@part
 def clear(cache: Cache, store: int) -> None:
     """Everything goes that no sequence protects: release the paths of a failed instance's sequences first."""
     space: Any = cache.stores[store]
@@ -309,7 +309,7 @@ def _bucket(cache: Cache, store: int, segment: int) -> int:
     return (mixed ^ mixed >> 29) & (len(cache.buckets) - 1)
 
 
-@kernel
+@part
 def _entry(cache: Cache, store: int, segment: int) -> int:
     """The entry of a segment in a store; -1: there is none."""
     e = int(cache.buckets[_bucket(cache, store, segment)])
@@ -318,7 +318,7 @@ def _entry(cache: Cache, store: int, segment: int) -> int:
     return e
 
 
-@kernel
+@part
 def _create(cache: Cache, store: int, segment: int) -> int:
     """An entry without blocks or pins, not in the list."""
     e = _take(cache, store, segment)
@@ -333,7 +333,7 @@ def _create(cache: Cache, store: int, segment: int) -> int:
     return e
 
 
-@kernel
+@part
 def _take(cache: Cache, store: int, segment: int) -> int:
     e = int(cache.counts[FREE_HEAD])
     entry: Any = cache.entries[e]
@@ -346,7 +346,7 @@ def _take(cache: Cache, store: int, segment: int) -> int:
     return e
 
 
-@kernel
+@part
 def _free(cache: Cache, e: int) -> None:
     """Give back an entry that is not in the list."""
     entry: Any = cache.entries[e]
@@ -364,7 +364,7 @@ def _free(cache: Cache, e: int) -> None:
     cache.counts[FREE_LEFT] += 1
 
 
-@kernel
+@part
 def _append(cache: Cache, store: int, e: int) -> None:
     """The entry becomes the youngest of its store's list."""
     space: Any = cache.stores[store]
@@ -378,7 +378,7 @@ def _append(cache: Cache, store: int, e: int) -> None:
     space.tail = e
 
 
-@kernel
+@part
 def _unlink(cache: Cache, store: int, e: int) -> None:
     """Take an entry out of its store's list."""
     space: Any = cache.stores[store]
@@ -393,7 +393,7 @@ def _unlink(cache: Cache, store: int, e: int) -> None:
         cache.entries[entry.next].previous = entry.previous
 
 
-@kernel
+@part
 def _append_garbage(cache: Cache, store: int, blocks: int) -> None:
     """Blocks that nobody will ask for become the youngest; garbage upon garbage is one entry."""
     space: Any = cache.stores[store]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from infermix.jit import kernel
+from infermix.jit import part
 from infermix.sim import cache
 from infermix.sim.batch import count_gaps_of, count_steps, send_back
 from infermix.sim.kv import blocks_of_steps
@@ -31,7 +31,7 @@ from infermix.sim.tree import replay
 from infermix.sim.waiting import drop_head, head_of
 
 
-@kernel
+@part
 def _next_change_s(state: Any) -> float:
     """When the next event, start or tick of autoscaling is due [s]."""
     clock = state.clock[0]
@@ -48,7 +48,7 @@ def _next_change_s(state: Any) -> float:
     return soonest
 
 
-@kernel
+@part
 def control(state: Any, now_s: float) -> None:
     """Everything that is due now, in the order of the contract."""
     clock = state.clock[0]
@@ -76,7 +76,7 @@ def control(state: Any, now_s: float) -> None:
     clock.control_s = min(clock.next_reading_s, _next_change_s(state))
 
 
-@kernel
+@part
 def read_counters(state: Any, now_s: float) -> None:
     """Policies see the counters as they are now, until the next reading."""
     clock = state.clock[0]
@@ -87,7 +87,7 @@ def read_counters(state: Any, now_s: float) -> None:
     clock.next_reading_s = (np.floor(now_s / clock.stale_s + 0.5) + 1.0) * clock.stale_s
 
 
-@kernel
+@part
 def skip_readings(state: Any, until_s: float) -> None:
     """Nothing happens before ``until_s``: of the readings before it only the last one counts."""
     clock = state.clock[0]
@@ -98,7 +98,7 @@ def skip_readings(state: Any, until_s: float) -> None:
         clock.control_s = last_s
 
 
-@kernel
+@part
 def set_status(state: Any, j: int, status: int) -> None:
     """Instance j takes requests, or takes none any more."""
     instance = state.instances[j]
@@ -108,7 +108,7 @@ def set_status(state: Any, j: int, status: int) -> None:
     state.eligible[j] = pool.allowed and status == UP
 
 
-@kernel
+@part
 def switch_off(state: Any, j: int, now_s: float) -> None:
     """Instance j is down from now on, and its memory empty."""
     instance = state.instances[j]
@@ -119,7 +119,7 @@ def switch_off(state: Any, j: int, now_s: float) -> None:
     instance.on_s += now_s - instance.on_since_s
 
 
-@kernel
+@part
 def switch_on(state: Any, j: int, now_s: float) -> None:
     """A draining instance takes requests again; one that is down loads its model first."""
     instance = state.instances[j]
@@ -136,7 +136,7 @@ def switch_on(state: Any, j: int, now_s: float) -> None:
             set_status(state, j, UP)
 
 
-@kernel
+@part
 def drain(state: Any, j: int, now_s: float) -> None:
     """Instance j takes nothing new, and is down when it is empty."""
     if state.instances[j].status == UP:
@@ -144,7 +144,7 @@ def drain(state: Any, j: int, now_s: float) -> None:
         rest_if_drained(state, j, now_s)
 
 
-@kernel
+@part
 def rest_if_drained(state: Any, j: int, now_s: float) -> None:
     """A draining instance that is empty goes down."""
     instance = state.instances[j]
@@ -152,7 +152,7 @@ def rest_if_drained(state: Any, j: int, now_s: float) -> None:
         switch_off(state, j, now_s)
 
 
-@kernel
+@part
 def fail(state: Any, j: int, now_s: float) -> None:
     """Instance j is lost with all that it held; its requests arrive again."""
     instance = state.instances[j]
@@ -183,7 +183,7 @@ def fail(state: Any, j: int, now_s: float) -> None:
     replay(state, j)
 
 
-@kernel
+@part
 def _lose_step(state: Any, j: int, now_s: float) -> float:
     """The step in progress is lost, those of a jump that are over are not; returns the end of the last of them."""
     instance = state.instances[j]
@@ -196,7 +196,7 @@ def _lose_step(state: Any, j: int, now_s: float) -> float:
     return last_s
 
 
-@kernel
+@part
 def stop_jump(state: Any, j: int, until_s: float) -> float:
     """Count the steps of an unfinished jump that ended at or before ``until_s``; returns what they took [s]."""
     instance = state.instances[j]
@@ -218,7 +218,7 @@ def stop_jump(state: Any, j: int, until_s: float) -> float:
     return took_s
 
 
-@kernel
+@part
 def _empty(state: Any, j: int) -> None:
     """Nothing is left of what instance j had; requests on their way to it find another life."""
     instance = state.instances[j]
@@ -247,7 +247,7 @@ def _empty(state: Any, j: int) -> None:
     state.next_s[j] = np.inf
 
 
-@kernel
+@part
 def _release_senders(state: Any, j: int) -> None:
     """Nobody protects any more what requests on their way from instance j have left there."""
     for place in range(state.clock[0].due):
@@ -258,7 +258,7 @@ def _release_senders(state: Any, j: int) -> None:
             cache.release(state.cache, j, extra.segment, 0, 0.0)
 
 
-@kernel
+@part
 def scale(state: Any, p: int, now_s: float) -> None:
     """One tick of a pool's autoscaling."""
     pool = state.pools[p]
@@ -283,7 +283,7 @@ def scale(state: Any, p: int, now_s: float) -> None:
                 on += 1
 
 
-@kernel
+@part
 def _drain_last(state: Any, p: int, many: int, now_s: float) -> None:
     pool = state.pools[p]
     j = pool.first + pool.instances - 1

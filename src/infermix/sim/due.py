@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from infermix.jit import inline, kernel
+from infermix.jit import inline, part
 from infermix.sim.state import ARRIVES, NONE
 
 
@@ -18,7 +18,7 @@ def release_children(state: Any, i: int, end_s: float) -> None:
     _release_children(state.requests, state.extras, state.due, state.clock, i, end_s)
 
 
-@kernel
+@part
 def _release_children(requests: Any, extras: Any, due: Any, clock: Any, i: int, end_s: float) -> None:
     child = extras[i & clock[0].wide].child
     while child != NONE:
@@ -79,7 +79,7 @@ def _before(extras: Any, a: int, b: int) -> bool:
     return bool(first < second or (first == second and a < b))
 
 
-@kernel
+@part
 def _push(extras: Any, due: Any, clock: Any, i: int, due_s: float, stage: int) -> None:
     extras[i].due_s = due_s
     extras[i].stage = stage
@@ -94,7 +94,7 @@ def _push(extras: Any, due: Any, clock: Any, i: int, due_s: float, stage: int) -
     due[place] = i
 
 
-@kernel
+@part
 def _pop(extras: Any, due: Any, clock: Any) -> None:
     clock[0].due -= 1
     size = clock[0].due

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from infermix.jit import inline, kernel
+from infermix.jit import inline, part
 from infermix.sim.state import GAP_BINS, GAP_EXPONENT, GAP_PARTS, gap_edges_s
 
 _SHIFT = np.int64(53 - GAP_PARTS.bit_length())
@@ -36,7 +36,7 @@ def count_gaps(gaps: Any, decoding_of: Any, place: int, steps: int) -> None:
         gaps[c, place] += steps * decoding_of[c]
 
 
-@kernel
+@part
 def count_jump_gaps(gaps: Any, decoding_of: Any, first_s: float, growth_s: float, k: int) -> None:
     """The k steps of a jump, each ``growth_s`` longer than the last: those that share a bin are counted at once."""
     place, last = bin_of(first_s), bin_of(first_s + (k - 1) * growth_s)

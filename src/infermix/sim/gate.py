@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from infermix.jit import inline, kernel
+from infermix.jit import inline, part
 from infermix.route.scorers import wait_s
 from infermix.route.view import Ask, FleetView
 
@@ -17,7 +17,7 @@ def lets_in(state: Any, view: FleetView, ask: Ask) -> bool:
     return len(state.gates) == 0 or _within_limits(state, view, ask)
 
 
-@kernel
+@part
 def _within_limits(state: Any, view: FleetView, ask: Ask) -> bool:
     gate = state.gates[ask.class_id]
     if gate.ration_per_s < np.inf or gate.ration_burst < np.inf:

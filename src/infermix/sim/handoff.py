@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from infermix.jit import kernel
+from infermix.jit import part
 from infermix.sim.batch import send_back
 from infermix.sim.control import rest_if_drained
 from infermix.sim.due import push
@@ -21,7 +21,7 @@ from infermix.sim.state import (
 from infermix.sim.tree import replay
 
 
-@kernel
+@part
 def send(state: Any, i: int, j: int, now_s: float) -> None:
     """The KV cache of request i sets out for instance j as soon as both links are free."""
     extra = state.extras[i]
@@ -45,7 +45,7 @@ def send(state: Any, i: int, j: int, now_s: float) -> None:
     push(state, i, starts_s + takes_s, DELIVERED)
 
 
-@kernel
+@part
 def leave_source(state: Any, i: int, now_s: float) -> None:
     """The prefill instance of request i has its blocks back, if it has not failed since."""
     extra = state.extras[i]
@@ -66,7 +66,7 @@ def leave_source(state: Any, i: int, now_s: float) -> None:
     rest_if_drained(state, p, now_s)
 
 
-@kernel
+@part
 def deliver(state: Any, i: int, now_s: float) -> int:
     """Request i is where it decodes; returns that instance, -1 if it has failed meanwhile and the request comes again.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from infermix import jit
-from infermix.jit import inline, kernel
+from infermix.jit import inline, kernel, part
 from infermix.route.view import Ask, FleetView
 from infermix.sim.batch import enqueue, finish, plan_steps, start
 from infermix.sim.control import control, rest_if_drained, skip_readings, stop_jump
@@ -79,7 +79,7 @@ def _may_take(state: Any, i: int, p: int, stage: int) -> bool:
     return bool(role == BOTH or (role == PREFILL and _decodes_somewhere(state, i)))
 
 
-@kernel
+@part
 def _decodes_somewhere(state: Any, i: int) -> bool:
     for p in range(len(state.pools)):
         if state.pools[p].role == DECODE and _fits(state, i, p):
@@ -112,7 +112,7 @@ def _could_finish(state: Any, i: int, p: int) -> bool:
     return bool(pool.role == PREFILL or total - 1 <= (pool.blocks - pool.watermark_blocks) * pool.block_tokens)
 
 
-@kernel
+@part
 def hand_over(state: Any, i: int, j: int, now_s: float) -> None:
     """Instance j takes request i at the end of its queue; its jump may have to end."""
     instance = state.instances[j]
@@ -200,7 +200,7 @@ def run(state: State, view: FleetView, policy: Any, first: int, last: int, until
     return _run(jit.refer(state), jit.refer(view), policy, first, last, until_s)
 
 
-@kernel
+@part
 def _run(state: Any, view: Any, policy: Any, first: int, last: int, until_s: float) -> int:
     """Simulate until ``last`` requests have arrived, ``first`` of them before; after the last one to the very end.
 
@@ -235,7 +235,7 @@ def _run(state: Any, view: Any, policy: Any, first: int, last: int, until_s: flo
     return arrived
 
 
-@kernel
+@part
 def _control(state: Any, next_s: float) -> None:
     """What is due now; a reading only if something else happens before the next one."""
     clock = state.clock[0]
@@ -253,7 +253,7 @@ def close(state: Any, until_s: float) -> None:
     _close(jit.refer(state), until_s)
 
 
-@kernel
+@part
 def _close(state: Any, until_s: float) -> None:
     end_s = state.clock[0].now_s
     cut = next_due(state) != NONE

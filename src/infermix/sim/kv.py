@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from infermix.jit import inline, kernel
+from infermix.jit import inline, part
 
 
 @inline
@@ -17,7 +17,7 @@ def blocks_for(tokens: int, block_tokens: int) -> int:
     return (tokens + block_tokens - 1) // block_tokens
 
 
-@kernel
+@part
 def blocks_of_steps(phases: Any, block_tokens: int, decoding: int, first: int, k: int) -> int:
     """Blocks taken in the k steps from iteration ``first`` on."""
     cycles = k // block_tokens
@@ -31,7 +31,7 @@ def blocks_of_steps(phases: Any, block_tokens: int, decoding: int, first: int, k
     return total
 
 
-@kernel
+@part
 def steps_that_fit(phases: Any, block_tokens: int, decoding: int, first: int, free: int, most: int) -> int:
     """How many of ``most`` steps from iteration ``first`` on find their blocks among ``free``."""
     if decoding == 0 or decoding * (most // block_tokens + 1) <= free:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from infermix.jit import inline, kernel
+from infermix.jit import inline, part
 from infermix.sim import cache
 from infermix.sim.state import NONE
 
@@ -32,7 +32,7 @@ def clear_for_lookup(state: Any, j: int) -> None:
     cache.make_room(state.cache, j, state.instances[j].free_blocks)
 
 
-@kernel
+@part
 def found_in_cache(state: Any, j: int, i: int, prompt: int) -> int:
     """Leading blocks of a prompt that instance j has."""
     extra = state.extras[i]
@@ -44,7 +44,7 @@ def found_in_cache(state: Any, j: int, i: int, prompt: int) -> int:
     return found
 
 
-@kernel
+@part
 def would_protect(state: Any, j: int, i: int) -> int:
     """Free blocks that ``protect_path`` would take."""
     segment = state.extras[i].segment
@@ -54,7 +54,7 @@ def would_protect(state: Any, j: int, i: int) -> int:
     return blocks
 
 
-@kernel
+@part
 def protect_path(state: Any, j: int, i: int) -> int:
     """Shared blocks of request i stay while it runs; returns how many were free."""
     segment = state.extras[i].segment
@@ -64,7 +64,7 @@ def protect_path(state: Any, j: int, i: int) -> int:
     return blocks
 
 
-@kernel
+@part
 def loaded_from_tiers(state: Any, j: int, i: int, prompt: int, kept: int) -> int:
     """Where reading begins; loads from the tier that saves most, at the cost of ``tier_s``."""
     instance = state.instances[j]
@@ -96,7 +96,7 @@ def loaded_from_tiers(state: Any, j: int, i: int, prompt: int, kept: int) -> int
     return position
 
 
-@kernel
+@part
 def prompt_joins_cache(state: Any, j: int, slot: int) -> None:
     """The prompt has been read: its shared blocks are the cache's; second copies are given back."""
     instance = state.instances[j]
@@ -112,7 +112,7 @@ def prompt_joins_cache(state: Any, j: int, slot: int) -> None:
     row.cached_blocks = blocks
 
 
-@kernel
+@part
 def blocks_given_back(state: Any, j: int, i: int, tokens: int, own: int, finished: bool, now_s: float) -> int:
     """A sequence with ``tokens`` of its path in KV leaves ``own`` blocks of its own; returns how many more are free."""
     extra = state.extras[i]
@@ -129,7 +129,7 @@ def blocks_given_back(state: Any, j: int, i: int, tokens: int, own: int, finishe
     return given
 
 
-@kernel
+@part
 def copy_to_tiers(state: Any, j: int, i: int, tokens: int, now_s: float) -> None:
     """Full blocks of a finished request are in the lower tiers, too."""
     pool = state.pools[state.instances[j].pool]

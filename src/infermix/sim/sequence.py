@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil, floor, sqrt
 from typing import Any
 
-from infermix.jit import kernel, small
+from infermix.jit import part, small
 from infermix.sim import heap
 from infermix.sim.kv import blocks_for
 from infermix.sim.state import NONE, RUNNING
@@ -37,7 +37,7 @@ def join(state: Any, j: int, i: int) -> int:
     return slot
 
 
-@kernel
+@part
 def _join_group(state: Any, j: int, slot: int) -> None:
     """The group with the fewest sequences takes it, the first of equals."""
     best = 0
@@ -101,7 +101,7 @@ def begin_decoding(state: Any, j: int, slot: int, out: int) -> None:
     heap.push(state.slots[j], instance, slot)
 
 
-@kernel
+@part
 def steps_of_answer(pool: Any, tokens: int, z: float) -> int:
     """Steps in which a sequence gets so many tokens, when each brings a random number of them."""
     mean = pool.accepted_per_step

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from infermix.jit import inline, kernel, small
+from infermix.jit import inline, part, small
 
 
 @small
@@ -25,7 +25,7 @@ def decode_jump_s(pool: Any, base_s: float, decoding: int, kv_tokens: float, gro
     return seconds
 
 
-@kernel
+@part
 def steps_to_reach(pool: Any, base_s: float, decoding: int, kv_tokens: float, growth: float, wanted_s: float) -> int:
     """Smallest k >= 1 whose jump lasts at least ``wanted_s``: the root of a parabola, then settled exactly."""
     half = 0.5 * pool.kv_s * growth
@@ -99,7 +99,7 @@ def set_lead(state: Any, j: int, most: int) -> int:
     return _lead_of_groups(state, j, most, ranks)
 
 
-@kernel
+@part
 def _lead_of_groups(state: Any, j: int, most: int, ranks: int) -> int:
     leader = 0
     for r in range(1, ranks):

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from infermix.jit import kernel, small
+from infermix.jit import part, small
 from infermix.sim.state import IDLE
 
 
-@kernel
+@part
 def _replay(tree: Any, next_s: Any, instances: Any, j: int) -> None:
     place, winner, winner_s = len(next_s) + j, j, next_s[j]
     while place > 1:
