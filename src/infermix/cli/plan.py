@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from infermix.cli.first_compile import first_compile_said
 from infermix.cli.output import console_out, one_line_errors, phases, write_json
 from infermix.errors import NoAnswer
 
@@ -24,7 +25,7 @@ def plan(study: str, report_path: str | None, json_path: str | None) -> None:
         from infermix.study import plan as make
         from infermix.study import report
 
-        with phases() as say:
+        with phases() as say, first_compile_said():
             made = make(study, progress=say)
         if json_path:
             write_json(json_path, made)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from infermix.cli.first_compile import first_compile_said
 from infermix.cli.output import console_out, counting, one_line_errors, write_json
 from infermix.errors import InputError
 from infermix.route.names import POLICIES
@@ -45,7 +46,7 @@ def simulate(study: str, instances: int | None, from_s: float | None, to_s: floa
         from infermix.study import simulated
         from infermix.summary.whole import summarise
 
-        with counting("arrivals") as progress:
+        with counting("arrivals") as progress, first_compile_said():
             found = simulated(study, instances=instances, progress=progress, **options)
         summary = summarise(found)
         if files["json_path"]:
