@@ -80,11 +80,16 @@ def inline(function: F) -> F:
 
 if ENABLED:
     from infermix.jit_reference import Reference
+    from infermix.jit_reference import counting_from_either_end as counting_from_either_end
     from infermix.jit_reference import refer as refer
 else:
 
     def refer(value: Any) -> Any:
         """Plain Python hands everything on by reference."""
+        return value
+
+    def counting_from_either_end(value: Any) -> Any:
+        """Plain Python always does."""
         return value
 
 

@@ -8,23 +8,25 @@ functions compile several times as fast. Attribute access looks the same as on t
 # mypy: ignore-errors
 from __future__ import annotations
 
+import operator
 from hashlib import sha256
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.core.imputils import impl_ret_borrowed
+from numba.core.imputils import impl_ret_borrowed, lower_builtin, lower_cast
 from numba.core.typing.templates import AttributeTemplate
 from numba.extending import infer_getattr, intrinsic, lower_getattr_generic, models, register_model
+from numba.np import arrayobj
 
 
 class Reference(types.Type):
-    """The address of a NamedTuple."""
+    """The address of a NamedTuple. ``counted``: its arrays take indices from 0 on only, see ``Counted``."""
 
-    def __init__(self, to: Any) -> None:
-        self.to = to
+    def __init__(self, to: Any, counted: bool = True) -> None:
+        self.to, self.counted = to, counted
         # Numba writes the name into that of every function that takes one: a short one compiles in less time
-        super().__init__(name=f"Reference({sha256(str(to).encode()).hexdigest()[:16]})")
+        super().__init__(name=f"Reference({sha256(str(to).encode()).hexdigest()[:16]}, {counted})")
 
 
 @register_model(Reference)
@@ -42,7 +44,9 @@ class _ReferenceAttribute(AttributeTemplate):
         if name not in kind.to.fields:
             return None
         field = kind.to.types[kind.to.fields.index(name)]
-        return Reference(field) if isinstance(field, types.NamedTuple) else field
+        if isinstance(field, types.NamedTuple):
+            return Reference(field, kind.counted)
+        return Counted.like(field) if kind.counted and isinstance(field, types.Array) else field
 
 
 @lower_getattr_generic(Reference)
@@ -68,6 +72,76 @@ def _load_constant(builder: Any, pointer: Any) -> Any:
         part = _load_constant(builder, cgutils.gep_inbounds(builder, pointer, 0, place))
         whole = builder.insert_value(whole, part, place)
     return whole
+
+
+class Counted(types.Array):
+    """An array whose indices count from its start: an index below 0 is a fault, not a place counted from its end.
+
+    Numba else spends several instructions on every index that may be negative, a third of all in a kernel.
+    """
+
+    @classmethod
+    def like(cls, array: Any) -> Counted:
+        """The same array, so indexed."""
+        return cls(array.dtype, array.ndim, array.layout, not array.mutable, aligned=array.aligned)
+
+    def copy(self, *args: Any, **kwargs: Any) -> Counted:
+        """Parts of it are indexed like it."""
+        return Counted.like(super().copy(*args, **kwargs))
+
+    def unify(self, typingctx: Any, other: Any) -> Any:
+        """With others it becomes an array of Numba's."""
+        return self if self == other else super().unify(typingctx, other)
+
+
+register_model(Counted)(models.ArrayModel)
+
+
+@lower_cast(Counted, types.Array)
+def _as_array(_context: Any, _builder: Any, _from: Any, _to: Any, value: Any) -> Any:
+    return value
+
+
+def _place(context: Any, builder: Any, kind: Any, array: Any, index_type: Any, index: Any) -> tuple[Any, ...]:
+    """(pointer, shape, strides) of what an index or a tuple of them names."""
+    count = len(index_type) if isinstance(index_type, types.BaseTuple) else 0
+    indices = cgutils.unpack_tuple(builder, index, count) if count else (index,)
+    unsigned = tuple(types.uintp for _ in indices)
+    return arrayobj.basic_indexing(context, builder, kind, array, unsigned, indices, boundscheck=False)
+
+
+@lower_builtin(operator.getitem, Counted, types.Integer)
+@lower_builtin(operator.getitem, Counted, types.BaseTuple)
+def _get(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    kind, index_type = signature.args
+    array = arrayobj.make_array(kind)(context, builder, arguments[0])
+    pointer, shape, strides = _place(context, builder, kind, array, index_type, arguments[1])
+    wanted = signature.return_type
+    if isinstance(wanted, types.Buffer):
+        part = arrayobj.make_view(context, builder, kind, array, wanted, pointer, shape, strides)._getvalue()
+        return impl_ret_borrowed(context, builder, wanted, part)
+    return impl_ret_borrowed(context, builder, wanted, arrayobj.load_item(context, builder, kind, pointer))
+
+
+@lower_builtin(operator.setitem, Counted, types.Integer, types.Any)
+@lower_builtin(operator.setitem, Counted, types.BaseTuple, types.Any)
+def _set(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    kind, index_type, value_type = signature.args
+    array = arrayobj.make_array(kind)(context, builder, arguments[0])
+    pointer, _, _ = _place(context, builder, kind, array, index_type, arguments[1])
+    value = context.cast(builder, arguments[2], value_type, kind.dtype)
+    arrayobj.store_item(context, builder, kind, value, pointer)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def counting_from_either_end(_typing: Any, value: Any) -> Any:
+    """The same reference, to arrays in which -1 is the last place: for functions that others write."""
+
+    def generate(_context: Any, _builder: Any, _signature: Any, arguments: Any) -> Any:
+        return arguments[0]
+
+    return Reference(value.to, counted=False)(value), generate
 
 
 @intrinsic

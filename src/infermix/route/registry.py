@@ -107,11 +107,23 @@ def compiled_policy(choice: Policy, view_type: Any, ask_type: Any) -> Policy:
     plain = getattr(choice, "py_func", choice)
     packaged = plain.__module__.startswith("infermix.")
     try:
-        compiled: Policy = jit.compiled(plain, "int64", view_type, ask_type, cache=packaged)
+        compiled: Policy = jit.compiled(
+            plain if packaged else _of_ones_own(choice), "int64", view_type, ask_type, cache=packaged
+        )
     except jit.CompileError as fault:
         name = getattr(plain, "__name__", "policy")
         raise InputError(f"cannot be compiled: {_reason(str(fault))}", where=f"policy {name}") from None
     return compiled
+
+
+def _of_ones_own(choice: Policy) -> Policy:
+    """A user's policy, to which -1 is the last place of an array as everywhere in Python."""
+    called = choice if hasattr(choice, "py_func") else jit.kernel(choice, cache=False)
+
+    def choose(view: FleetView, ask: Ask) -> int:
+        return called(jit.counting_from_either_end(view), ask)
+
+    return choose
 
 
 def _reason(said: str) -> str:

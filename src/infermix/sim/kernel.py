@@ -64,8 +64,8 @@ def advance(state: Any, j: int, horizon_s: float, only_one: bool) -> None:
 def _fits(state: Any, i: int, p: int) -> bool:
     """Whether a pool serves the class and takes the prompt and a token."""
     pool = state.pools[p]
-    room = min((pool.blocks - pool.watermark_blocks) * pool.block_tokens, pool.max_context)
-    return bool(state.serves[p, state.requests[i].class_id] and state.requests[i].input + 1 <= room)
+    room = min(pool.kv_tokens, pool.max_context)
+    return bool(state.requests[i].input + 1 <= room and state.serves[p, state.requests[i].class_id])
 
 
 @inline
@@ -109,12 +109,12 @@ def _could_finish(state: Any, i: int, p: int) -> bool:
     total = state.requests[i].input + state.requests[i].output
     if total > pool.max_context:
         return False
-    return bool(pool.role == PREFILL or total - 1 <= (pool.blocks - pool.watermark_blocks) * pool.block_tokens)
+    return bool(pool.role == PREFILL or total - 1 <= pool.kv_tokens)
 
 
 @part
 def hand_over(state: Any, i: int, j: int, now_s: float) -> None:
-    """Instance j takes request i at the end of its queue; its jump may have to end."""
+    """Instance j takes request i at the end of its queue; its jump may have to end. Its games are still to be played."""
     instance = state.instances[j]
     pool = state.pools[instance.pool]
     first = enqueue(state, j, i, now_s)
@@ -123,7 +123,6 @@ def hand_over(state: Any, i: int, j: int, now_s: float) -> None:
             k = steps_until(state, j, now_s)
             if k < instance.planned:
                 plan_steps(state, j, k)
-    replay(state, j)
 
 
 @inline
@@ -172,8 +171,11 @@ def _choose(state: Any, view: Any, policy: Any, i: int, stage: int, now_s: float
 
 
 @inline
-def route(state: Any, view: Any, policy: Any, i: int, stage: int, now_s: float) -> None:
-    """Request i comes, comes again, or moves on: the policy is asked and its choice takes it, or it is refused."""
+def route(state: Any, view: Any, policy: Any, i: int, stage: int, now_s: float) -> int:
+    """Request i comes, comes again, or moves on: the policy is asked and its choice takes it, or it is refused.
+
+    Returns the instance that has something to do now, -1 if none has.
+    """
     j = _choose(state, view, policy, i, stage, now_s)
     if j == NONE:
         state.requests[i].status = REFUSED
@@ -184,15 +186,18 @@ def route(state: Any, view: Any, policy: Any, i: int, stage: int, now_s: float) 
             release_children(state, i, now_s)
     elif stage == HANDS_OFF:
         send(state, i, j, now_s)
+        j = NONE
     else:
         accept(state, i, j, now_s)
+    return j
 
 
 @inline
-def _deliver(state: Any, i: int, now_s: float) -> None:
+def _deliver(state: Any, i: int, now_s: float) -> int:
     j = deliver(state, i, now_s)
     if j != NONE:
         hand_over(state, i, j, now_s)
+    return j
 
 
 def run(state: State, view: FleetView, policy: Any, first: int, last: int, until_s: float) -> int:
@@ -207,16 +212,21 @@ def _run(state: Any, view: Any, policy: Any, first: int, last: int, until_s: flo
     Returns how many have arrived at or before ``until_s``.
     """
     clock: Any = state.clock[0]
-    arrived = first
+    arrived, touched = first, NONE
     while True:
         i = next_due(state)
         due_s = due_s_of(state, i) if i != NONE else np.inf
         horizon_s = min(due_s, clock.control_s, until_s)
-        j = state.tree[1]
-        if state.next_s[j] <= horizon_s and state.next_s[j] < np.inf:
-            if state.next_s[j] < horizon_s or state.instances[j].doing != IDLE:
-                advance(state, j, horizon_s, clock.linked)
-                continue
+        while True:
+            j = _next_instance(state, touched, horizon_s)
+            touched = NONE
+            if not _comes_by(state, j, horizon_s):
+                break
+            advance(state, j, horizon_s, clock.linked)
+            if clock.wide != 0:
+                i = next_due(state)
+                due_s = due_s_of(state, i) if i != NONE else np.inf
+                horizon_s = min(due_s, clock.control_s, until_s)
         if min(due_s, state.next_s[j]) == np.inf or min(due_s, clock.control_s) > until_s:
             break
         if clock.control_s <= due_s:
@@ -229,10 +239,28 @@ def _run(state: Any, view: Any, policy: Any, first: int, last: int, until_s: flo
         stage = take(state, i)
         clock.now_s = max(clock.now_s, due_s)
         if stage == DELIVERED:
-            _deliver(state, i, due_s)
+            touched = _deliver(state, i, due_s)
         else:
-            route(state, view, policy, i, stage, due_s)
+            touched = route(state, view, policy, i, stage, due_s)
     return arrived
+
+
+@inline
+def _comes_by(state: Any, j: int, horizon_s: float) -> bool:
+    """Whether what instance j does next ends by the horizon, or starts before it."""
+    next_s = state.next_s[j]
+    return bool(next_s < horizon_s or (next_s == horizon_s and next_s < np.inf and state.instances[j].doing != IDLE))
+
+
+@inline
+def _next_instance(state: Any, touched: int, horizon_s: float) -> int:
+    """The instance that comes next; where nothing hangs on their order, the one just touched if it comes in time."""
+    if touched != NONE:
+        if not state.clock[0].linked and _comes_by(state, touched, horizon_s):
+            return touched
+        replay(state, touched)
+    first: int = state.tree[1]
+    return first
 
 
 @part

@@ -268,7 +268,7 @@ def _step_line(spec: PoolSpec) -> tuple[float, float]:
 
 def _pool_rows(specs: list[PoolSpec]) -> npt.NDArray[np.void]:
     rows = np.zeros(len(specs), dtype=POOL)
-    own = {"first", "allowed", "stride", "tick_s", "calm", "up"}
+    own = {"first", "allowed", "stride", "tick_s", "calm", "up", "kv_tokens"}
     for name in POOL.names or ():
         if name not in own:
             rows[name] = [getattr(s, name) for s in specs]
@@ -276,6 +276,7 @@ def _pool_rows(specs: list[PoolSpec]) -> npt.NDArray[np.void]:
     rows["stride"] = [ceil(s.block_tokens / s.accepted_per_step) for s in specs]
     rows["tick_s"] = [s.scale_every_s if s.target_inflight < np.inf else np.inf for s in specs]
     rows["up"] = [_up(s) for s in specs]
+    rows["kv_tokens"] = (rows["blocks"] - rows["watermark_blocks"]) * rows["block_tokens"]
     return rows
 
 

@@ -73,6 +73,7 @@ POOL = np.dtype(
         ("per_seq_s", "f8"), ("kv_s", "f8"), ("pair_s", "f8"), ("load_s", "f8"),
         ("block_tokens", "i8"), ("blocks", "i8"), ("watermark_blocks", "i8"),
         ("max_num_seqs", "i8"), ("max_batched_tokens", "i8"), ("max_context", "i8"),
+        ("kv_tokens", "i8"),   # what the blocks above the watermark hold
         ("prefill_s_per_token", "f8"),
         ("role", "i8"), ("transfer_s_per_token", "f8"), ("transfer_latency_s", "f8"),
         ("stride", "i8"),      # steps from one block of a decoding sequence to its next
