@@ -14,6 +14,7 @@ from infermix.arrays import Bools, Floats, Ints
 from infermix.errors import InputError, near_miss
 from infermix.workload.bench_result import read_bench
 from infermix.workload.formats import OURS, READ, Format, Found, recognise
+from infermix.workload.lines import Arrays, read_numbers
 from infermix.workload.openai_log import first_record, is_log, read_log
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class Columns:
 
 def read_columns(file: Path, mapping: Mapping[str, str], where: str) -> Columns:
     """Read and check the columns of a trace file; InputError as ``read_trace`` describes."""
+    plain = read_numbers(file, mapping) if file.suffix.lower() in _LINES else None
+    if plain is not None and _in_range(plain[1]):
+        return _of_numbers(*plain, mapping)
     found, frame, repairs = _load(file, mapping, where)
     if frame.height == 0:
         raise InputError("the trace is empty", where=where, allowed="at least one request")
@@ -77,12 +81,11 @@ def read_columns(file: Path, mapping: Mapping[str, str], where: str) -> Columns:
     def labels(ours: str) -> Labels | None:
         return frame[names[ours]].cast(_string()).fill_null("").to_numpy() if ours in names else None
 
-    scale = 1.0 if "t_s" in mapping else found.format.seconds
     starts, ids = _blocks(frame, names["hash_ids"], where) if "hash_ids" in names else (None, None)
     return Columns(
         format=found.format,
         row=np.arange(frame.height),
-        t_s=_times(frame, names["t_s"], where) * scale if "t_s" in names else None,
+        t_s=_times(frame, names["t_s"], where) * _unit_s(found, mapping) if "t_s" in names else None,
         input=_whole(frame, names["input_tokens"], where),
         output=_whole(frame, names["output_tokens"], where),
         cached=tokens("cached_tokens"),
@@ -95,6 +98,32 @@ def read_columns(file: Path, mapping: Mapping[str, str], where: str) -> Columns:
         block_ids=ids,
         repairs=tuple(repairs.items()),
     )
+
+
+def _in_range(arrays: Arrays) -> bool:
+    """Whether all numbers are such that nothing need be said about them."""
+    tokens = (values for name, values in arrays.items() if name not in ("t_s", "ids"))
+    in_time = "t_s" not in arrays or bool(arrays["t_s"].min() >= 0)
+    return in_time and all(values.min() >= 0 and values.max() <= MAX_TOKENS for values in tokens)
+
+
+def _of_numbers(found: Found, arrays: Arrays, mapping: Mapping[str, str]) -> Columns:
+    t_s, counts = arrays.get("t_s"), arrays.get("id_counts")
+    return Columns(
+        format=found.format,
+        row=np.arange(len(arrays["input_tokens"])),
+        t_s=None if t_s is None else t_s * _unit_s(found, mapping),
+        input=arrays["input_tokens"],
+        output=arrays["output_tokens"],
+        cached=arrays.get("cached_tokens"),
+        block_start=None if counts is None else np.concatenate(([0], np.cumsum(counts))),
+        block_ids=arrays.get("ids"),
+    )
+
+
+def _unit_s(found: Found, mapping: Mapping[str, str]) -> float:
+    """Length of the unit of a file's times [s]; where they are named by the user, seconds."""
+    return 1.0 if "t_s" in mapping else found.format.seconds
 
 
 def _string() -> Any:

@@ -353,8 +353,11 @@ def known_prefix_blocks(block_start: Ints, block_ids: Ints) -> Ints:
     n = len(block_start) - 1
     counts = np.diff(block_start)
     row = np.repeat(np.arange(n), counts)
-    _, first, codes = np.unique(block_ids, return_index=True, return_inverse=True)
-    unknown = row[first][codes] >= row
+    small = len(block_ids) == 0 or (block_ids.min() >= 0 and block_ids.max() < 4 * len(block_ids))
+    codes = block_ids if small else np.unique(block_ids, return_inverse=True)[1]
+    first = np.zeros(codes.max(initial=0) + 1, np.int64)
+    first[codes[::-1]] = row[::-1]
+    unknown = first[codes] >= row
     position = np.arange(len(block_ids)) - np.repeat(block_start[:-1], counts)
     run = counts.copy()
     np.minimum.at(run, row[unknown], position[unknown])
