@@ -76,3 +76,83 @@ def _lookup(unit: str, where: str) -> tuple[str, float]:
         raise InputError(
             "unknown unit", where=where, value=unit, allowed=", ".join(_SI), mend=near_miss(unit, _SI)
         ) from None
+
+
+_CHIP: dict[str, tuple[str, float]] = {
+    "1": ("1", 1.0),
+    "mm": ("mm", 1.0),
+    "mm2": ("mm2", 1.0),
+    "um2": ("mm2", 1e-6),
+    "defects/mm2": ("defects/mm2", 1.0),
+    "defects/cm2": ("defects/mm2", 1e-2),
+    "mm2/MB": ("mm2/byte", 1e-6),
+    "mm2/TFLOP/s": ("mm2 s/FLOP", 1e-12),
+    "MTr/mm2": ("transistors/mm2", 1e6),
+    "MTr": ("transistors", 1e6),
+    "W/mm2": ("W/mm2", 1.0),
+    "W/TFLOP/s": ("J/FLOP", 1e-12),
+    "pJ/byte": ("J/byte", 1e-12),
+    "pJ/bit": ("J/byte", 8e-12),
+    "USD": ("USD", 1.0),
+    "kUSD": ("USD", 1e3),
+    "MUSD": ("USD", 1e6),
+    "GUSD": ("USD", 1e9),
+    "USD/mm2": ("USD/mm2", 1.0),
+    "USD/GB": ("USD/byte", 1e-9),
+    "USD/W": ("USD/W", 1.0),
+    "USD/W/month": ("USD/W/month", 1.0),
+    "USD/kWh": ("USD/kWh", 1.0),
+    "USD/year": ("USD/year", 1.0),
+    "USD/week": ("USD/week", 1.0),
+    "GB": ("byte", 1e9),
+    "MB": ("byte", 1e6),
+    "GB/s": ("byte/s", 1e9),
+    "TB/s": ("byte/s", 1e12),
+    "GB/s/MB": ("1/s", 1e3),
+    "W": ("W", 1.0),
+    "weeks": ("weeks", 1.0),
+    "months": ("weeks", 365.25 / 12 / 7),
+    "years": ("years", 1.0),
+    "people": ("people", 1.0),
+    "passes": ("passes", 1.0),
+    "passes/h": ("passes/h", 1.0),
+    "wafers/h": ("wafers/h", 1.0),
+    "wafers/month": ("wafers/month", 1.0),
+    "units/wafer": ("units/wafer", 1.0),
+    "tools/year": ("tools/year", 1.0),
+    "USD/(wafer/month)": ("USD/(wafer/month)", 1.0),
+    "USD/(wafer/year)": ("USD/(wafer/year)", 1.0),
+    "kWh/cm2": ("kWh/mm2", 1e-2),
+    "g/cm2": ("kg/mm2", 1e-5),
+    "g/kWh": ("kg/kWh", 1e-3),
+    "kg": ("kg", 1.0),
+    "GUSD/GW": ("USD/W", 1.0),
+    "kwafers/GW": ("wafers/W", 1e-6),
+    "Mpasses/GW": ("passes/W", 1e-3),
+    "FLOP/byte": ("FLOP/byte", 1.0),
+    "byte/FLOP": ("byte/FLOP", 1.0),
+    "us": ("s", 1e-6),
+}
+"""Units in which the chip trade counts, and what ``silicon`` keeps: mm2, USD, weeks; bytes, watts and joules."""
+MONTHS_PER_YEAR = 12
+HOURS_PER_FISCAL_YEAR = 8760
+WEEKS_PER_YEAR = 365.25 / 7
+HOURS_PER_WEEK = 168
+DAYS_PER_YEAR = 365
+SECONDS_PER_DAY = 86_400
+MM2_PER_CM2 = 100
+WATTS_PER_GW = 1e9
+
+
+def to_chip_unit(unit: str, *, where: str = "") -> tuple[str, float]:
+    """The unit that ``silicon`` keeps a constant in, and the factor to it.
+
+    >>> to_chip_unit("defects/cm2")
+    ('defects/mm2', 0.01)
+    """
+    try:
+        return _CHIP[unit]
+    except KeyError:
+        raise InputError(
+            "unknown unit", where=where, value=unit, allowed=", ".join(_CHIP), mend=near_miss(unit, _CHIP)
+        ) from None

@@ -1,0 +1,30 @@
+"""``infermix silicon``: what a chip costs, what it takes to make so many, whether to build one."""
+
+from __future__ import annotations
+
+import click
+
+from infermix.cli.output import console_out, one_line_errors, write_json
+
+_FILE = click.argument("file", type=click.Path(dir_okay=False))
+_JSON = click.option("--json", "json_path", metavar="FILE", help="Write the answer as JSON (- for stdout).")
+
+
+@click.group("silicon")
+def silicon() -> None:
+    """Chips: what one costs, and what it takes to make it."""
+
+
+@silicon.command("cost")
+@_FILE
+@_JSON
+def cost(file: str, json_path: str | None) -> None:
+    """Cost of the chip that FILE describes: area, yield, parts, price, and every constant that it hangs on."""
+    with one_line_errors():
+        from infermix.report.silicon import print_cost
+        from infermix.silicon.cost import cost as answer
+
+        found = answer(file)
+        print_cost(found, console_out(json_path == "-"))
+        if json_path:
+            write_json(json_path, found)
