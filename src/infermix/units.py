@@ -110,6 +110,7 @@ _CHIP: dict[str, tuple[str, float]] = {
     "TB/s": ("byte/s", 1e12),
     "GB/s/MB": ("1/s", 1e3),
     "W": ("W", 1.0),
+    "GW": ("W", 1e9),
     "weeks": ("weeks", 1.0),
     "months": ("weeks", 365.25 / 12 / 7),
     "years": ("years", 1.0),

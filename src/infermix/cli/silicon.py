@@ -28,3 +28,18 @@ def cost(file: str, json_path: str | None) -> None:
         print_cost(found, console_out(json_path == "-"))
         if json_path:
             write_json(json_path, found)
+
+
+@silicon.command("supply")
+@_FILE
+@_JSON
+def supply(file: str, json_path: str | None) -> None:
+    """What the demand of FILE takes: chips, wafers, HBM, CoWoS, EUV tools, fabs, power, money; and back."""
+    with one_line_errors():
+        from infermix.report.silicon_supply import print_supply
+        from infermix.silicon.supply import supply as answer
+
+        found = answer(file)
+        print_supply(found, console_out(json_path == "-"))
+        if json_path:
+            write_json(json_path, found)

@@ -25,7 +25,7 @@ CONFIDENCES: dict[str, str] = {
     "B": "two or more independent, or an expert",
     "C": "one source, press or memory",
 }
-SHELVES = ("process", "nodes", "memory", "packages", "program", "site", "decision")
+SHELVES = ("process", "nodes", "memory", "packages", "program", "site", "decision", "deals")
 OWN = "own"
 
 
