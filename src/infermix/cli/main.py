@@ -16,7 +16,7 @@ COMMANDS = {
     "catalog": "what is known: chips, systems, models, prices, each figure with its source",
     "perf": "how fast a model is on a system",
     "plan": "what to buy, who is served by what, and what it costs, proved",
-    "silicon": "what a chip costs, and what it takes to make it",
+    "silicon": "what a chip costs, what it takes to make it, whether to build one",
     "simulate": "what happens to a fleet under traffic",
     "workload": "what traffic looks like: traces and profiles",
 }

@@ -12,7 +12,7 @@ _JSON = click.option("--json", "json_path", metavar="FILE", help="Write the answ
 
 @click.group("silicon")
 def silicon() -> None:
-    """Chips: what one costs, and what it takes to make it."""
+    """Chips: what one costs, what it takes to make it, whether to build one."""
 
 
 @silicon.command("cost")
@@ -41,5 +41,20 @@ def supply(file: str, json_path: str | None) -> None:
 
         found = answer(file)
         print_supply(found, console_out(json_path == "-"))
+        if json_path:
+            write_json(json_path, found)
+
+
+@silicon.command("decide")
+@_FILE
+@_JSON
+def decide(file: str, json_path: str | None) -> None:
+    """Build, buy, wait, or own a fab: worth of each against the vendor's next chip, and what would turn it."""
+    with one_line_errors():
+        from infermix.report.silicon_decide import print_decision
+        from infermix.silicon.decide import decide as answer
+
+        found = answer(file)
+        print_decision(found, console_out(json_path == "-"))
         if json_path:
             write_json(json_path, found)

@@ -73,7 +73,7 @@ def training_chips(parameters: float, tokens: float, mfu: float, days: float, fl
     """Chips that train so many parameters on so many tokens in so many days.
 
     >>> round(float(training_chips(280e9, 13e12, np.float64(34) / 100, 95, np.float64(312e12))))
-    25082
+    25083
     """
     flop = FLOP_PER_PARAMETER_AND_TOKEN * parameters * tokens
     return np.asarray(flop / (flop_per_s * mfu * days * SECONDS_PER_DAY))
