@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 ENABLED = os.environ.get("INFERMIX_JIT", "1") != "0"
@@ -81,6 +83,7 @@ def inline(function: F) -> F:
 if ENABLED:
     from infermix.jit_reference import Reference
     from infermix.jit_reference import counting_from_either_end as counting_from_either_end
+    from infermix.jit_reference import ordered as ordered
     from infermix.jit_reference import refer as refer
 else:
 
@@ -91,6 +94,10 @@ else:
     def counting_from_either_end(value: Any) -> Any:
         """Plain Python always does."""
         return value
+
+    def ordered(value: float) -> int:
+        """A float of at least 0 as a whole number of the same order."""
+        return int(np.float64(value).view(np.int64))
 
 
 def reference_to(kind: Any) -> Any:

@@ -135,6 +135,16 @@ def _set(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
 
 
 @intrinsic
+def ordered(_typing: Any, value: Any) -> Any:
+    """A float of at least 0 as a whole number of the same order; the least of many such is found eight at a time."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(64))
+
+    return types.int64(types.float64), generate
+
+
+@intrinsic
 def counting_from_either_end(_typing: Any, value: Any) -> Any:
     """The same reference, to arrays in which -1 is the last place: for functions that others write."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from infermix.jit import inline, part
+from infermix.jit import inline, ordered, part
 from infermix.sim.state import GAP_BINS, GAP_EXPONENT, GAP_PARTS, gap_edges_s
 
 _SHIFT = np.int64(53 - GAP_PARTS.bit_length())
@@ -24,8 +24,7 @@ _EDGES_S = gap_edges_s()
 @inline
 def bin_of(gap_s: float) -> int:
     """The bin that holds a time."""
-    bits: Any = np.float64(gap_s).view(np.int64)
-    place: int = (bits >> _SHIFT) - _FIRST
+    place: int = (ordered(gap_s) >> _SHIFT) - _FIRST
     return min(max(place, 0), GAP_BINS - 1)
 
 

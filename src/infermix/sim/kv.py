@@ -19,22 +19,21 @@ def blocks_for(tokens: int, block_tokens: int) -> int:
 
 @part
 def blocks_of_steps(phases: Any, block_tokens: int, decoding: int, first: int, k: int) -> int:
-    """Blocks taken in the k steps from iteration ``first`` on."""
+    """Blocks taken in the k steps from iteration ``first`` on: whole rounds of the phases, and some phases in a row."""
     cycles = k // block_tokens
-    phase = first % block_tokens
+    begin = first % block_tokens
+    end = begin + k - cycles * block_tokens
     total = decoding * cycles
-    for _ in range(k - cycles * block_tokens):
-        total += phases[phase]
-        phase += 1
-        if phase == block_tokens:
-            phase = 0
+    for phase in range(len(phases)):
+        inside = ((phase >= begin) & (phase < end)) | (phase < end - block_tokens)
+        total += phases[phase] if inside else 0
     return total
 
 
 @part
 def steps_that_fit(phases: Any, block_tokens: int, decoding: int, first: int, free: int, most: int) -> int:
     """How many of ``most`` steps from iteration ``first`` on find their blocks among ``free``."""
-    if decoding == 0 or decoding * (most // block_tokens + 1) <= free:
+    if decoding == 0 or decoding * (most + block_tokens) <= free * block_tokens:
         return most
     cycles = free // decoding
     left = free - decoding * cycles

@@ -71,7 +71,7 @@ def make_state(
         eligible=np.zeros(n, dtype=np.bool_),
         next_s=np.full(leaves, np.inf),
         tree=first_tree(leaves),
-        phases=np.zeros((n, int(pools["stride"].max())), dtype=np.int32),
+        phases=np.zeros((n, _whole_lines(int(pools["stride"].max()))), dtype=np.int32),
         groups=for_kernel(np.zeros((n, max(s.ranks for s in specs)), dtype=GROUP)),
         queues=queues,
         serves=np.ascontiguousarray([s.serves for s in specs], dtype=np.bool_),
@@ -84,6 +84,11 @@ def make_state(
         gates=for_kernel(rules.gate_rows(classes)),
         cache=make_stores(paths, specs),
     )
+
+
+def _whole_lines(count: int) -> int:
+    """At least so many numbers of 4 bytes, in whole cache lines: sums over them need no rest."""
+    return -(-count // 16) * 16
 
 
 def for_kernel(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:

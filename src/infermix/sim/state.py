@@ -193,7 +193,7 @@ class State(NamedTuple):
     tree: npt.NDArray[np.int32]
     """Which instance is next: winners of pairs, of pairs of pairs, and so on up to place 1."""
     phases: npt.NDArray[np.int32]
-    """[instance, phase] decoding sequences by the step in which they next take a block."""
+    """[instance, phase] decoding sequences by the step in which they next take a block; zeros after the last phase."""
     groups: npt.NDArray[np.void]
     """[instance, group]"""
     queues: npt.NDArray[np.int32]

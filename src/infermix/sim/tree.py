@@ -9,30 +9,34 @@ from typing import Any
 
 import numpy as np
 
-from infermix.jit import part, small
+from infermix.jit import ordered, part, small
 from infermix.sim.state import IDLE
+
+_NEVER = int(np.array(np.inf).view(np.int64))
 
 
 @part
 def _replay(tree: Any, next_s: Any, instances: Any, j: int) -> None:
-    place, winner, winner_s = len(next_s) + j, j, next_s[j]
+    place, winner, winner_s = len(next_s) + j, j, ordered(next_s[j])
     while place > 1:
         other = int(tree[place ^ 1])
-        other_s = next_s[other]
-        wins = other_s < winner_s
-        if other_s == winner_s and other_s < np.inf:
-            wins = _wins_tie(instances, other, winner)
-        winner = other if wins else winner
-        winner_s = other_s if wins else winner_s
+        other_s = ordered(next_s[other])
+        if other_s == winner_s:
+            winner = winner if winner_s == _NEVER else _first_of_tied(instances, winner, other)
+        else:
+            winner = other if other_s < winner_s else winner
+            winner_s = min(winner_s, other_s)
         place >>= 1
         tree[place] = winner
 
 
 @small
-def _wins_tie(instances: Any, one: int, other: int) -> bool:
-    """Whether the first of two instances with equal times comes first."""
+def _first_of_tied(instances: Any, one: int, other: int) -> int:
+    """Which of two instances with equal times comes first."""
     ends, other_ends = instances[one].doing != IDLE, instances[other].doing != IDLE
-    return bool(one < other if ends == other_ends else ends)
+    if ends == other_ends:
+        return min(one, other)
+    return one if ends else other
 
 
 @small
