@@ -40,6 +40,11 @@ def write_json(path: str | Path, obj: object) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
+    write_text(path, text)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file; raises ``InputError`` when that cannot be."""
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as fault:

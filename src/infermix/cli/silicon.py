@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from infermix.cli.output import console_out, one_line_errors, write_json
+from infermix.cli.output import console_out, one_line_errors, write_json, write_text
 
 _FILE = click.argument("file", type=click.Path(dir_okay=False))
 _JSON = click.option("--json", "json_path", metavar="FILE", help="Write the answer as JSON (- for stdout).")
@@ -18,13 +18,17 @@ def silicon() -> None:
 @silicon.command("cost")
 @_FILE
 @_JSON
-def cost(file: str, json_path: str | None) -> None:
+@click.option("--chip", "chip_path", metavar="FILE.toml", help="Write it as a chip of one's own, for a study's market.")
+def cost(file: str, json_path: str | None, chip_path: str | None) -> None:
     """Cost of the chip that FILE describes: area, yield, parts, price, and every constant that it hangs on."""
     with one_line_errors():
         from infermix.report.silicon import print_cost
         from infermix.silicon.cost import cost as answer
+        from infermix.silicon.cost import emitted
 
         found = answer(file)
+        if chip_path:
+            write_text(chip_path, emitted(file))
         print_cost(found, console_out(json_path == "-"))
         if json_path:
             write_json(json_path, found)

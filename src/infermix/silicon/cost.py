@@ -18,8 +18,9 @@ from infermix.silicon.constants import Constants, constants, sources
 from infermix.silicon.draw import Draw, drawn, exact
 from infermix.silicon.ledger import Line, Spread, confidence, ledger, spread
 from infermix.silicon.limits import Limit, limits
+from infermix.silicon.record import as_toml, raw_records, read_box
 
-KEYS = ("name", "chip", "change", "constants", "seed")
+KEYS = ("name", "chip", "change", "constants", "seed", "system")
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +111,15 @@ def seed_of(raw: Raw, where: str) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise InputError("not a whole number", where=f"{where}: seed", value=seed)
     return seed
+
+
+def emitted(path: str | Path) -> str:
+    """The chip of a file as text of a user's own chip, for ``[market] own_chips`` of a study."""
+    raw, table = read(path)
+    chip = read_chip(raw, str(path), table)
+    box = read_box(raw.get("system"), f"{path}: system")
+    with located(str(path)):
+        return as_toml(raw_records(chip, table, box))
 
 
 def cost_of(chip: Chip, table: Constants, where: str, seed: int = 1) -> Cost:
