@@ -1,7 +1,8 @@
-"""The verbs over one study file: simulate, plan, report."""
+"""The verbs over one study file: simulate, plan, design, report."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,15 @@ from infermix.catalog.load import Catalog
 from infermix.catalog.parse import check_keys, convert, toml
 from infermix.catalog.query import find_model
 from infermix.errors import InputError, located
+from infermix.explore.design_question import Question as DesignQuestion
+from infermix.explore.design_question import read_question
+from infermix.explore.designs import Candidate, Design
+from infermix.explore.designs import design as search
 from infermix.fleet import Fleet, PoolRow, make_fleet
 from infermix.plan.problem import Study, load_study
 from infermix.plan.question import open_facts
 from infermix.plan.result import Plan
+from infermix.silicon.record import Box, as_toml, raw_records
 from infermix.summary.running import run_seeds
 from infermix.summary.simulation import Simulation
 from infermix.summary.whole import summarise
@@ -30,6 +36,56 @@ def plan(study: str | Path | Study, *, progress: Progress | None = None) -> Plan
     from infermix.plan.run import make_plan
 
     return make_plan(_opened(study), progress)
+
+
+def design(path: str | Path, *, progress: Progress | None = None) -> Design:
+    """Which chip to build: a screen over a space, ``perf`` on what remains, the best in the mixed fleet of a study."""
+    say = progress or (lambda _: None)
+    asked = read_question(path)
+    say("screening and perf")
+    with located(str(path)):
+        found, _ = search(asked)
+    if asked.study is not None:
+        say("the best in the fleet")
+        _in_the_fleet(asked, found)
+    return found
+
+
+FLEET_SIMULATED = 3
+"""Designs whose worth in the fleet is found with simulated capacities; of the others the bound is told."""
+
+
+def write_designs(path: str | Path, found: Design, folder: str | Path) -> list[Path]:
+    """Write the best designs as chips of one's own, for ``[market] own_chips``; raises InputError where that fails."""
+    asked = read_question(path)
+    if not Path(folder).is_dir():
+        raise InputError("no such folder", where=str(folder))
+    return [_own_chip(asked, candidate, Path(folder))[0] for candidate in found.candidates]
+
+
+def _own_chip(asked: DesignQuestion, candidate: Candidate, folder: Path) -> tuple[Path, str]:
+    """File and system of one design."""
+    raw = raw_records(candidate.chip, asked.table, Box(), candidate.price_usd)
+    raw["system"]["capital_usd"]["value"] += raw["system"]["chips"] * asked.money.system_usd_per_chip
+    file = folder / f"{candidate.chip.id}.toml"
+    file.write_text(as_toml(raw), encoding="utf-8")
+    return file, str(raw["system"]["id"])
+
+
+def _in_the_fleet(asked: DesignQuestion, found: Design) -> None:
+    """What a fleet that may buy each of the best designs costs, beside the fleet without."""
+    from infermix.plan.marginal import marginal_costs
+
+    study = load_study(asked.study or "")
+    with tempfile.TemporaryDirectory() as folder:
+        made = [_own_chip(asked, candidate, Path(folder)) for candidate in found.candidates]
+        files, systems = [file for file, _ in made], [system for _, system in made]
+        cost, bound, each = marginal_costs(study, files, systems, FLEET_SIMULATED)
+    found.fleet = {"study": str(asked.study), "usd_per_hour": cost, "bound_usd_per_hour": bound, "each": [
+        {**m._asdict(), "design": c.chip.id} for m, c in zip(each, found.candidates, strict=True)
+    ]}  # fmt: skip
+    for candidate, told in zip(found.candidates, each, strict=True):
+        candidate.marginal_usd_per_hour = bound - told.bound_usd_per_hour
 
 
 def report(found: Plan | Mapping[str, Any], path: str | Path) -> None:

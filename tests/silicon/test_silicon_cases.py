@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from infermix.silicon import demand, economics
+from infermix.catalog.load import catalog
+from infermix.silicon import build, demand, economics
+from infermix.silicon.cashflow import lifetime_usd_per_w
+from infermix.silicon.chip import real_chips
 from infermix.silicon.constants import constants
+from infermix.silicon.draw import Draw
 from infermix.silicon.serving import training_chips
 
 C = constants()
@@ -100,6 +104,21 @@ class TestDeals:
 
     def test_groq_is_forty_times_a_chips_nre(self) -> None:
         assert round(float(v("deals/groq/usd") / v("program/custom_nre_usd"))) == 40
+
+
+def test_chiplet_clouds_97_times_are_mostly_rent_and_margin() -> None:
+    """97 and 18 times against rented GPUs and TPUs, 8.3 and 3.7 against self-made: rent over own cost, 12 and 5.
+
+    Here: what an H100 is rented for, over its parts, its site and its power.
+    """
+    assert (round(97 / 8.3), round(18 / 3.7)) == (12, 5)
+    rent = catalog().systems["h100-x1"].rent_usd_per_hour
+    assert rent is not None
+    draw = Draw(C)
+    unit = float(build.parts(real_chips()["h100-sxm"], draw).total())
+    watts = 700 * float(lifetime_usd_per_w(draw)) * C["site/centre/it_over_chip_w"].value
+    own = (unit + watts) / (C["site/centre/server_life_years"].value * 8766)
+    assert 5 <= rent.value / own <= 12
 
 
 def test_tpu_v1_a_fleet_that_doubles_unless_a_chip_is_built() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from infermix.cli.output import console_out, one_line_errors, write_json, write_text
+from infermix.cli.output import console_out, one_line_errors, phases, write_json, write_text
 
 _FILE = click.argument("file", type=click.Path(dir_okay=False))
 _JSON = click.option("--json", "json_path", metavar="FILE", help="Write the answer as JSON (- for stdout).")
@@ -62,3 +62,23 @@ def decide(file: str, json_path: str | None) -> None:
         print_decision(found, console_out(json_path == "-"))
         if json_path:
             write_json(json_path, found)
+
+
+@silicon.command("design")
+@_FILE
+@_JSON
+@click.option("--chips", "folder", metavar="FOLDER", help="Write the best designs there as chips of one's own.")
+def design(file: str, json_path: str | None, folder: str | None) -> None:
+    """Which chip to build: screen the space of FILE, perf on the best, their worth in the fleet of a study."""
+    with one_line_errors():
+        from infermix.report.silicon_design import print_design
+        from infermix.study import design as answer
+        from infermix.study import write_designs
+
+        with phases() as say:
+            found = answer(file, progress=say)
+        if json_path:
+            write_json(json_path, found)
+        if folder:
+            write_designs(file, found, folder)
+        print_design(found, console_out(json_path == "-"))
