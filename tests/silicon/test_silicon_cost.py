@@ -183,6 +183,11 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         ("tflops = 989.5", 'tflops = "1P"', ["chip: tflops", "float"]),
         ("stacks = 5", 'stacks = 5\n[constants]\n"nodes/n4/wafer" = 1', ["unknown constant", "nodes/n4/wafer_usd"]),
         ("stacks = 5", 'stacks = 5\n[constants]\n"nodes/n4/wafer_usd" = -1', ["nodes/n4/wafer_usd", "-1"]),
+        (
+            "stacks = 5",
+            'stacks = 5\n[constants]\n"nodes/n4/defects_per_mm2" = 0.11',
+            ["nodes/n4/defects_per_mm2", "0.11", "0.0011 per mm2"],
+        ),
         ("[chip]", "[chop]", ["chop: unknown key", "did you mean 'chip'?"]),
         ("[chip]", "chip = 'h200'\n[change]", ["no description of this chip", "'h200'"]),
     ],

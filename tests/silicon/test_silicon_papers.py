@@ -131,6 +131,30 @@ class TestChipletActuary:
         substrate = area * p["substrate_over_dies"] * p["substrate_nre_usd_per_mm2"] + p["substrate_nre_usd"]
         assert round(float(chip + substrate) / 1e6, 1) == 1274.6
 
+    def board(self, dies: list[tuple[int, float, str]]) -> tuple[float, float, float]:
+        """Raw dies, defects, package with what it loses, of dies (count, mm2, node) on a substrate."""
+        p = self.P
+        count, area = sum(n for n, _, _ in dies), sum(n * mm2 for n, mm2, _ in dies)
+        raw = lost = 0.0
+        for n, mm2, node in dies:
+            per, _, usd = self.dies(mm2, node)
+            each = p[f"wafer_usd_{node}"] / per
+            raw += n * (each + mm2 * p["c4_usd_per_mm2"])
+            lost += n * (usd - each)
+        package_mm2 = area * p["substrate_over_dies"]
+        factors = [F(p[name]) for name in ("layers_small", "layers_middle", "layers_large")]
+        substrate = package_mm2 * p["substrate_usd_per_mm2"] * package.substrate_factor(F(package_mm2), count, *factors)
+        yields = package.Yields(F(1), package.bonds(F(p["substrate_bond_yield"]), F(count)), F(1))
+        wasted = package.interposer_loss_usd(substrate, F(0), yields) + package.wasted_usd(F(raw + lost), yields)
+        return raw, lost, float(substrate + wasted)
+
+    def test_amds_64_cores_as_nine_dies_and_as_one(self) -> None:
+        """Eight of 74 mm2 on 7 nm and one of 416 on 14 nm; one die of 896 mm2, the area that fits its figures."""
+        mcm = self.board([(8, 74.0, "n7"), (1, 416.0, "n14")])
+        whole = mcm[0] + mcm[1]
+        assert [round(part / whole, 4) for part in mcm] == [0.8751, 0.1249, 0.3851]
+        assert [round(part / whole, 4) for part in self.board([(1, 896.0, "n7")])] == [1.2267, 1.4028, 0.1457]
+
     def test_more_layers_under_more_dies(self) -> None:
         p = self.P
         factors = [F(p[name]) for name in ("layers_small", "layers_middle", "layers_large")]
@@ -207,6 +231,28 @@ class TestReallm:
         found = float(die.die_mm2(used, F(p["utilisation"]), F(p["pad_ring_mm"])))
         assert round(found, 1) == area
         assert round(self.die(found)[2], 1) == usd
+
+    def server(self, area: float, stacks: int, stack_usd: float, watts: float) -> tuple[float, float]:
+        """Dollars and watts of a server of four packages, heat sinks left out (they follow from a thermal model)."""
+        p, (_, _, chip) = self.P, self.die(area)
+        base = p["interposer_over_dies"] * (area + stacks * p["stack_mm2"])
+        interposer = p["interposer_wafer_usd"] / wafer.squares_in_rows(base, p["diameter_mm"], p["gap_mm"])
+        interposer += p["bump_usd_per_mm2"] * base
+        substrate = p["substrate_usd_per_mm2"] * base
+        good = defects.negative_binomial(F(base * p["interposer_defects"]), F(p["interposer_clustering"]))
+        yields = package.Yields(good, F(p["interposer_bond_yield"]), F(p["substrate_bond_yield"]))
+        lost = package.interposer_loss_usd(F(interposer), F(substrate), yields) + package.wasted_usd(F(chip), yields)
+        unit = chip + stacks * stack_usd + interposer + substrate + float(lost)
+        beside = p["converter_usd_most"] + p["supply_usd_most"] + p["board_usd"] + p["chassis_usd"] + p["network_usd"]
+        power = (p["packages"] * watts + p["host_w"]) / p["converter_efficiency"] + p["lanes"] * p["fan_w"]
+        return p["packages"] * unit + beside + p["lanes"] * p["fan_usd"], power / p["supply_efficiency"]
+
+    def test_servers_but_for_their_heat_sinks(self) -> None:
+        tpu, watts = self.server(624.0, 4, 60.0, 395.44)
+        assert tpu == pytest.approx(3_239, rel=0.003) and tpu < 3_239
+        assert self.server(704.9, 5, 120.0, 453.0)[0] == pytest.approx(4_996, rel=0.003)
+        owned = tco(F(watts), F(tpu), F(self.P["server_life_years"]), self.site())
+        assert float(owned.total()) == pytest.approx(10_855, rel=0.001)
 
     def test_power_of_tpu_v4(self) -> None:
         p = self.P

@@ -17,7 +17,7 @@ import msgspec
 from infermix.catalog.parse import check_keys, convert, toml
 from infermix.catalog.records import Source
 from infermix.errors import InputError, near_miss
-from infermix.units import to_chip_unit
+from infermix.units import MM2_PER_CM2, to_chip_unit
 
 Confidence = Literal["A", "B", "C"]
 CONFIDENCES: dict[str, str] = {
@@ -27,6 +27,8 @@ CONFIDENCES: dict[str, str] = {
 }
 SHELVES = ("process", "nodes", "memory", "packages", "program", "site", "decision", "deals")
 OWN = "own"
+MOST_DEFECTS = 50
+"""Times the packaged density: a figure for a square centimetre is a hundred times too large."""
 
 
 class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -88,7 +90,7 @@ class Constants(Mapping[str, Constant]):
         return name
 
     def with_own(self, own: Mapping[str, Any], where: str) -> Constants:
-        """These constants with those that a user states, in the unit of the constant's file."""
+        """These constants with those that a user states, in the units that answers print."""
         changed = dict(self._found)
         for id_, said in own.items():
             if id_ not in changed:
@@ -151,6 +153,9 @@ def _own(packaged: Constant, said: Any, where: str) -> Constant:
             raise InputError("not a number", where=where, value=number, allowed=f"a number >= 0 in {packaged.unit}")
     value = table["value"]
     low, high = table.get("low", value), table.get("high", value)
+    if packaged.unit == "defects/mm2" and high > MOST_DEFECTS * max(packaged.high, packaged.value):
+        mend = f"was it meant for a cm2? then it is {value / MM2_PER_CM2:g} per mm2"
+        raise InputError("more defects than any line has", where=where, value=value, allowed="per mm2", mend=mend)
     if not low <= value <= high:
         raise InputError("value outside its own range", where=where, value=value, allowed="low <= value <= high")
     return msgspec.structs.replace(
