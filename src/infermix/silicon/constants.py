@@ -151,8 +151,8 @@ def _own(packaged: Constant, said: Any, where: str) -> Constant:
         number = table.get(name, table.get("value"))
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not number >= 0:
             raise InputError("not a number", where=where, value=number, allowed=f"a number >= 0 in {packaged.unit}")
-    value = table["value"]
-    low, high = table.get("low", value), table.get("high", value)
+    value = float(table["value"])
+    low, high = float(table.get("low", value)), float(table.get("high", value))
     if packaged.unit == "defects/mm2" and high > MOST_DEFECTS * max(packaged.high, packaged.value):
         mend = f"was it meant for a cm2? then it is {value / MM2_PER_CM2:g} per mm2"
         raise InputError("more defects than any line has", where=where, value=value, allowed="per mm2", mend=mend)
