@@ -16,6 +16,7 @@ from infermix.catalog.records import Efficiency, Figure, Model
 from infermix.cost.tco import annuity_usd_per_hour, energy_usd_per_hour
 from infermix.errors import InputError, NoAnswer
 from infermix.explore.design_question import Question
+from infermix.perf.figures import of_model
 from infermix.perf.operating import Load, Points
 from infermix.perf.sweep import Refusal, Wish, curves
 from infermix.silicon import build
@@ -111,6 +112,8 @@ class Design(msgspec.Struct, kw_only=True):
     sources: dict[str, str]
     confidence: str
     assumptions: list[str]
+    figures: list[str]
+    """Ids of the catalogue's figures: efficiencies of the families, sizes of the models."""
 
 
 def design(asked: Question) -> tuple[Design, list[Candidate]]:
@@ -147,6 +150,7 @@ def design(asked: Question) -> tuple[Design, list[Candidate]]:
         sources={id_: sources()[id_].text for line in lines for id_ in line.source},
         confidence=confidence(lines),
         assumptions=_assumptions(),
+        figures=_figures(asked, ranked),
     ), ranked
 
 
@@ -404,6 +408,14 @@ def _ledger(asked: Question, chip: Chip) -> tuple[Line, ...]:
         return price * paid + (0 if watts is None else watts) * energy_usd_per_hour(wall, terms.usd_per_kwh)
 
     return ledger(asked.table, tuple(draw.read), hourly)
+
+
+def _figures(asked: Question, found: Sequence[Candidate]) -> list[str]:
+    """Figures of the catalogue that ``perf`` worked with."""
+    families = sorted({FAMILIES["asic_hbm" if c.chip.stacks else "sram_asic"] for c in found})
+    of_family = [f"efficiency/{id_}/{name}" for id_ in families for name in catalog().efficiencies[id_].figures]
+    models = dict.fromkeys(model.id for _, model in asked.works.values())
+    return of_family + [id_ for model in models for id_ in of_model(catalog().models[model])]
 
 
 def _assumptions() -> list[str]:

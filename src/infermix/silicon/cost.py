@@ -79,6 +79,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, str]
     confidence: str
     missing: tuple[str, ...]
+    figures: tuple[str, ...]
+    """Ids of the catalogue's figures that it was held against."""
 
 
 def read(path: str | Path, keys: tuple[str, ...] = KEYS) -> tuple[Raw, Constants]:
@@ -161,6 +163,7 @@ def cost_of(chip: Chip, table: Constants, where: str, seed: int = 1) -> Cost:
         sources={id_: sources()[id_].text for line in lines for id_ in line.source},
         confidence=confidence(lines),
         missing=_missing(chip, table),
+        figures=_figures(chip),
     )  # fmt: skip
 
 
@@ -237,6 +240,16 @@ def _real(chip: Chip) -> tuple[float | None, float | None, float | None]:
         record.tdp_w.value if record.tdp_w else None,
         rate.value / flop if rate else None,
     )
+
+
+def _figures(chip: Chip) -> tuple[str, ...]:
+    """Figures of the catalogue that stand in the answer."""
+    known = catalog().chips
+    if chip.id not in known:
+        return ()
+    rate = "mem_bytes_per_s" if chip.stacks else "sram_bytes_per_s"
+    names = ("chip_price_usd", *(() if chip.real else ("die_area_m2", "tdp_w", rate)))
+    return tuple(f"chips/{chip.id}/{name}" for name in names if getattr(known[chip.id], name) is not None)
 
 
 def _missing(chip: Chip, table: Constants) -> tuple[str, ...]:

@@ -106,6 +106,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, str]
     confidence: str
     samples: int
+    figures: tuple[str, ...]
+    """None of the catalogue: speeds and prices are the file's."""
     assumptions: tuple[str, ...]
 
 
@@ -189,6 +191,7 @@ def decide_of(venture: Venture, table: Constants, seed: int = 1) -> Decision:
         sources={id_: sources()[id_].text for line in lines for id_ in line.source},
         confidence=confidence(lines),
         samples=SAMPLES,
+        figures=(),
         assumptions=_assumptions(venture),
     )  # fmt: skip
 

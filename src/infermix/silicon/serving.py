@@ -9,6 +9,7 @@ from infermix.arrays import Floats
 from infermix.catalog.load import Catalog
 from infermix.catalog.query import find_chip, find_model
 from infermix.errors import InputError, NoAnswer
+from infermix.perf.figures import of_deployment, with_roots
 from infermix.perf.operating import Load
 from infermix.perf.sweep import Refusal, Wish, curves, systems_by_chip, usual_system
 from infermix.units import SECONDS_PER_DAY, TOKENS_PER_MTOK
@@ -36,6 +37,8 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
 
     tokens_per_s_per_chip: float
     how: str
+    figures: tuple[str, ...] = ()
+    """Of the catalogue, that it hangs on."""
 
 
 def rate(serve: Serve, chip: str, facts: Catalog, where: str) -> Rate:
@@ -57,16 +60,17 @@ def rate(serve: Serve, chip: str, facts: Catalog, where: str) -> Rate:
     if isinstance(found, Refusal):
         raise NoAnswer(f"{model.id} on {record.id}: {found.text}")
     able = [
-        (float(curve.chip_s_per_mtok[i]), curve.deployment.layout, int(curve.batch[i]), 1 / float(curve.tpot_s[i]))
-        for curve in found
+        (float(curve.chip_s_per_mtok[i]), curve.deployment.layout, int(curve.batch[i]), 1 / float(curve.tpot_s[i]), n)
+        for n, curve in enumerate(found)
         for i in range(len(curve.batch))
         if 1 / curve.tpot_s[i] >= serve.tokens_per_s_user
     ]
     if not able:
         raise NoAnswer(f"{model.id} on {record.id}: no point gives each user {serve.tokens_per_s_user:g} tokens/s")
-    chip_s, layout, batch, user = min(able)
+    chip_s, layout, batch, user, best = min(able)
     said = f"{model.id} on {record.id}, {layout}, batch {batch}, {user:.0f} tokens/s a user, prompts read beside"
-    return Rate(tokens_per_s_per_chip=TOKENS_PER_MTOK / chip_s, how=said)
+    figures = tuple(with_roots(facts, of_deployment(found[best].deployment)))
+    return Rate(tokens_per_s_per_chip=TOKENS_PER_MTOK / chip_s, how=said, figures=figures)
 
 
 def training_chips(parameters: float, tokens: float, mfu: float, days: float, flop_per_s: Floats) -> Floats:

@@ -27,6 +27,7 @@ from infermix.units import DAYS_PER_YEAR, HOURS_PER_FISCAL_YEAR, MONTHS_PER_YEAR
 T = TypeVar("T")
 KEYS = ("name", "chip", "change", "constants", "seed", "demand", "serve", "supply", "price_usd")
 WATTS_PER_KW = 1000
+CATALOGUES = "the catalogue's"
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -113,6 +114,8 @@ class Supply(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, str]
     confidence: str
     missing: tuple[str, ...]
+    figures: tuple[str, ...]
+    """Ids of the catalogue's figures that it hangs on."""
 
 
 class Question(NamedTuple):
@@ -212,6 +215,7 @@ def supply_of(asked: Question, table: Constants, seed: int = 1) -> Supply:
         sources={id_: sources()[id_].text for line in lines for id_ in line.source},
         confidence=confidence(lines),
         missing=_missing(asked, table),
+        figures=_figures(asked, basis),
     )
 
 
@@ -239,7 +243,7 @@ def _price(asked: Question, draw: Draw) -> tuple[float, str]:
         ), f"its parts at a margin of {chip.gross_margin:.1%}"
     known = catalog().chips
     price = known[chip.id].chip_price_usd if chip.id in known else None
-    return (price.value, "the catalogue's") if price else (float(unit), "its parts, without a margin")
+    return (price.value, CATALOGUES) if price else (float(unit), "its parts, without a margin")
 
 
 def _each(chip: Chip, draw: Draw, price: float) -> Each:
@@ -371,6 +375,18 @@ def _served(asked: Question, each: Each) -> Served:
         queries_per_day=daily / per_query if daily is not None and per_query else None,
         training_days=None if days is None else float(days),
     )
+
+
+def _figures(asked: Question, price_basis: str) -> tuple[str, ...]:
+    """Figures of the catalogue behind power, price and speed."""
+    chip, known = asked.chip, catalog().chips
+    names = []
+    if chip.id in known and chip.tdp_w is None and known[chip.id].tdp_w is not None:
+        names.append("tdp_w")
+    if price_basis == CATALOGUES:
+        names.append("chip_price_usd")
+    own = tuple(f"chips/{chip.id}/{name}" for name in names)
+    return tuple(dict.fromkeys((*own, *(asked.rate.figures if asked.rate else ()))))
 
 
 def _missing(asked: Question, table: Constants) -> tuple[str, ...]:
