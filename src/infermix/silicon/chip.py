@@ -13,6 +13,8 @@ from infermix.errors import InputError, near_miss
 from infermix.silicon.constants import Constants
 from infermix.units import MM2_PER_CM2
 
+MOST_SPARES = 2000
+MOST_DEFECTS_PER_CM2 = 20
 LEAST_DEFECTS_PER_MM2 = 10**-4
 """Below a hundredth of a defect a square centimetre a figure was meant for a square millimetre."""
 
@@ -120,6 +122,10 @@ def check_chip(chip: Chip, where: str, table: Constants) -> None:
         value = getattr(chip, name)
         if value is not None and not value >= 0:
             raise InputError(f"{name} must not be negative", where=f"{where}.{name}", value=value)
+    if chip.cores - chip.cores_needed > MOST_SPARES and not chip.wafer_scale:
+        least, place = chip.cores - MOST_SPARES, f"{where}.cores_needed"
+        raise InputError("more spare cores than a die has", where=place, value=chip.cores_needed,
+                         allowed=f"at least {least}", mend="or state wafer_scale = true")  # fmt: skip
     if chip.cores_needed > chip.cores:
         raise InputError("more cores are needed than there are", where=f"{where}.cores_needed",
                          value=chip.cores_needed, allowed=f"at most {chip.cores}")  # fmt: skip
@@ -132,9 +138,12 @@ def check_chip(chip: Chip, where: str, table: Constants) -> None:
 
 def _check_defects(chip: Chip, where: str) -> None:
     density = chip.defects_per_cm2
+    if density is not None and density > MOST_DEFECTS_PER_CM2:
+        raise InputError("more defects than any line has", where=f"{where}.defects_per_cm2", value=density,
+                         allowed=f"at most {MOST_DEFECTS_PER_CM2} a cm2")  # fmt: skip
     if density is not None and density < LEAST_DEFECTS_PER_MM2 * MM2_PER_CM2:
         raise InputError(
             "fewer defects than any line has", where=f"{where}.defects_per_cm2", value=density,
             allowed=f"{LEAST_DEFECTS_PER_MM2 * MM2_PER_CM2:g} or more",
-            mend=f"was it meant for a mm2? then it is {density * MM2_PER_CM2:g} per cm2",
+            mend=f"was it meant for a mm2? then it is {density * MM2_PER_CM2:g} per cm2" if density > 0 else "",
         )  # fmt: skip

@@ -27,6 +27,8 @@ CONFIDENCES: dict[str, str] = {
 }
 SHELVES = ("process", "nodes", "memory", "packages", "program", "site", "decision", "deals")
 OWN = "own"
+NEVER_ZERO = ("_yield", "clustering", "utilisation", "years", "per_hour", "uptime", "_mm", "area_mm2", "bandwidth")
+"""Ends of names of constants that something is divided by."""
 MOST_DEFECTS = 50
 """Times the packaged density: a figure for a square centimetre is a hundred times too large."""
 
@@ -153,6 +155,10 @@ def _own(packaged: Constant, said: Any, where: str) -> Constant:
             raise InputError("not a number", where=where, value=number, allowed=f"a number >= 0 in {packaged.unit}")
     value = float(table["value"])
     low, high = float(table.get("low", value)), float(table.get("high", value))
+    if not low and packaged.id.endswith(NEVER_ZERO):
+        raise InputError("must be above 0", where=where, value=value)
+    if packaged.unit == "1" and 0 < packaged.high <= 1 and high > 1:
+        raise InputError("not a share", where=where, value=value, allowed="0 to 1")
     if packaged.unit == "defects/mm2" and high > MOST_DEFECTS * max(packaged.high, packaged.value):
         mend = f"was it meant for a cm2? then it is {value / MM2_PER_CM2:g} per mm2"
         raise InputError("more defects than any line has", where=where, value=value, allowed="per mm2", mend=mend)

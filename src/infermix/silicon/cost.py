@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -93,18 +94,29 @@ def read(path: str | Path, keys: tuple[str, ...] = KEYS) -> tuple[Raw, Constants
     except OSError as fault:
         raise InputError(f"cannot be read: {fault.strerror}", where=where) from None
     check_keys(raw, keys, where)
+    _check_finite(raw, where)
     own: Any = raw.get("constants", {})
     if not isinstance(own, dict):
         raise InputError("not a table", where=f"{where}: constants", value=own)
     return raw, constants().with_own(own, f"{where}: constants")
 
 
+def _check_finite(said: Any, where: str) -> None:
+    """Refuse infinities and what is not a number, which TOML can write."""
+    items = said.items() if isinstance(said, dict) else enumerate(said) if isinstance(said, list) else ()
+    for key, item in items:
+        if isinstance(item, float) and not math.isfinite(item):
+            raise InputError("not a finite number", where=f"{where}: {key}", value=item)
+        _check_finite(item, f"{where}: {key}" if isinstance(item, (dict, list)) else where)
+
+
 def cost(path: str | Path) -> Cost:
     """Cost of the chip that a file describes. Raises InputError for files and chips that cannot be."""
     raw, table = read(path)
     chip = read_chip(raw, str(path), table)
+    seed = seed_of(raw, str(path))
     with located(str(path)):
-        return cost_of(chip, table, "chip", seed_of(raw, str(path)))
+        return cost_of(chip, table, "chip", seed)
 
 
 def seed_of(raw: Raw, where: str) -> int:
@@ -128,14 +140,19 @@ def cost_of(chip: Chip, table: Constants, where: str, seed: int = 1) -> Cost:
     """Cost of a chip, with its spread over the ranges of the constants."""
     nominal = Draw(table)
     held = limits(chip, nominal, where)
-    made, found = build.dies(chip, nominal), build.parts(chip, nominal)
+    with np.errstate(all="ignore"):
+        made, found = build.dies(chip, nominal), build.parts(chip, nominal)
+    if not np.isfinite(found.total()):
+        raise InputError(
+            "no unit comes out of this", where=where, mend="a yield is nought, or no die fits on the wafer"
+        )
     run, area, once = build.speeds(chip, nominal), build.area(chip, nominal), _once(chip, nominal)
     over = build.parts(chip, drawn(table, nominal.read, seed))
     unit = float(found.total())
     lines = ledger(table, tuple(nominal.read), lambda draw: build.parts(chip, draw).total())
     street = _street_usd(chip)
     return Cost(
-        name=chip.name or chip.id,
+        name=chip.name or chip.id or "the chip",
         node=chip.node,
         area_mm2={name: float(part) for name, part in area._asdict().items()},
         modelled_mm2=float(area.total()),

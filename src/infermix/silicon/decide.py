@@ -116,10 +116,11 @@ def decide(path: str | Path) -> Decision:
     raw, table = read(path, KEYS)
     chip = read_chip(raw, str(path), table) if "chip" in raw else None
     venture, full = read_venture(raw, str(path), chip, table)
+    seed = seed_of(raw, str(path))
     with located(str(path)):
         if chip is not None:
             limits(chip, Draw(full), "chip")
-        return decide_of(venture, full, seed_of(raw, str(path)))
+        return decide_of(venture, full, seed)
 
 
 class Outcomes(NamedTuple):

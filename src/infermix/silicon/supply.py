@@ -134,8 +134,9 @@ def supply(path: str | Path) -> Supply:
     """What the demand of a file takes. Raises InputError for files that cannot be."""
     raw, table = read(path, KEYS)
     asked = _question(raw, str(path), table)
+    seed = seed_of(raw, str(path))
     with located(str(path)):
-        return supply_of(asked, table, seed_of(raw, str(path)))
+        return supply_of(asked, table, seed)
 
 
 def _question(raw: Raw, where: str, table: Constants) -> Question:
@@ -198,7 +199,7 @@ def supply_of(asked: Question, table: Constants, seed: int = 1) -> Supply:
     stated = asked.demand.usd_per_query
     return Supply(
         name=asked.name,
-        chip=asked.chip.name or asked.chip.id,
+        chip=asked.chip.name or asked.chip.id or "of the chip",
         node=asked.chip.node,
         demand=_said(asked.demand),
         rate=asked.rate,
