@@ -8,6 +8,7 @@ import numpy as np
 
 from infermix.arrays import Floats
 from infermix.silicon import build, economics, package, program
+from infermix.silicon.chip import Chip
 from infermix.silicon.draw import Draw, exact
 from infermix.silicon.tco import Site, tco
 from infermix.silicon.venture import PARTS, Venture
@@ -51,11 +52,18 @@ def lifetime_usd_per_w(draw: Draw) -> Floats:
     return np.asarray(tco(exact(1), exact(0), draw("site/centre/server_life_years"), site).total())
 
 
+def parts_of(chip: Chip, draw: Draw) -> build.Parts:
+    """The bill of materials of a unit, computed once for each draw."""
+    if "parts" not in draw.kept:
+        draw.kept["parts"] = build.parts(chip, draw)
+    return build.Parts(*draw.kept["parts"])
+
+
 def own_price_usd(venture: Venture, draw: Draw) -> Floats:
     """What an own chip costs: as stated, or its parts with the partner's margin (E12)."""
     if venture.own.unit_usd is not None or venture.chip is None:
         return draw("file/own/unit_usd")
-    parts = build.parts(venture.chip, draw).total()
+    parts = parts_of(venture.chip, draw).total()
     margin = venture.chip.gross_margin
     return package.price_usd(parts, draw("decision/partner_margin") if margin is None else exact(margin))
 
@@ -156,7 +164,7 @@ def _take_or_pay_usd(venture: Venture, draw: Draw, served: Floats) -> Floats:
     shares = venture.terms.take_or_pay
     if not shares or venture.chip is None:
         return 0 * served
-    parts = build.parts(venture.chip, draw)
+    parts = parts_of(venture.chip, draw)
     taken = draw("file/need/demand")[..., None] * served
     idle = 0 * served
     for name in PARTS:

@@ -255,12 +255,20 @@ def _losing_price(venture: Venture, table: Constants) -> tuple[float, str]:
     id_, of = "file/vendor/price_usd", f"{name}'s chip"
     if venture.vendor.next_years is not None:
         id_, of = "file/vendor/next_price_usd", f"{name}'s next chip"
+    nominal = Draw(table)
+    _expected(venture, nominal)
+
+    def worth(price: Floats) -> Floats:
+        draw = Draw(table, {id_: price})
+        draw.kept = nominal.kept  # the vendor's price changes nothing of the own parts
+        return _expected(venture, draw)
+
     low, high = exact(0), exact(table[id_].value + table["file/vendor/price_usd"].value) * 4
-    if _expected(venture, Draw(table, {id_: high})) < 0:
+    if worth(high) < 0:
         return math.inf, of
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        wins = _expected(venture, Draw(table, {id_: middle})) > 0
+        wins = worth(middle) > 0
         low, high = (low, middle) if wins else (middle, high)
     return float(high), of
 

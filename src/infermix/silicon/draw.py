@@ -27,6 +27,8 @@ class Draw:
         self.table = table
         self.values = dict(values or {})
         self.read: dict[str, None] = {}
+        self.kept: dict[str, tuple[Floats, ...]] = {}
+        """What was computed of these values and is asked for again."""
 
     def __call__(self, id_: str) -> Floats:
         """The value of one constant, or of every sample."""
