@@ -70,6 +70,17 @@ def part(function: F) -> F:
     return numba.njit(**_PART)(function) if ENABLED else function
 
 
+def outermost(function: F) -> F:
+    """A part as a kernel of its own, for callers in Python."""
+    if not ENABLED:
+        return function
+
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return kernel(call, cache=False)  # type: ignore[return-value]
+
+
 def small(function: F) -> F:
     """Like ``part``, for helpers: the optimiser copies them into each of their callers."""
     return numba.njit(forceinline=True, **_PART)(function) if ENABLED else function

@@ -18,20 +18,20 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
 from numba.core.typed_passes import NativeLowering
 
-
 _REFUSE = ctypes.cast(ctypes.pythonapi.PyErr_BadArgument, ctypes.c_void_p).value
-"""What Python reaches when it calls a part: a TypeError. Its ``py_func`` can be called."""
+"""What Python reaches when it calls a part: a TypeError. ``jit.outermost`` makes one callable."""
 
 
 class _PartLibrary(JITCodeLibrary):
     """Code that waits to be linked into a kernel, with what it calls."""
 
     def finalize(self) -> None:
+        """Nothing to optimise yet."""
         self._raise_if_finalized()
         self._finalized = True
 
     def parts(self) -> dict[_PartLibrary, None]:
-        """This and every part that it needs."""
+        """Itself and every part that it needs."""
         found, left = {}, [self]
         while left:
             part = left.pop()
@@ -63,6 +63,7 @@ class _PartLowering(NativeLowering):
     _name = "part_lowering"
 
     def run_pass(self, state: Any) -> bool:
+        """As Numba's, with a library that waits, and a function that refuses to be called from Python."""
         state.library = _PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
         state.flags.no_compile = True
         super().run_pass(state)
@@ -80,6 +81,7 @@ class PartCompiler(CompilerBase):
     """Numba's usual way as far as the machine code."""
 
     def define_pipelines(self) -> list[Any]:
+        """Numba's passes, the last but one replaced."""
         manager = DefaultPassBuilder.define_nopython_pipeline(self.state)
         manager._finalized = False
         manager.passes = [

@@ -135,7 +135,7 @@ def _set(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
 
 
 @intrinsic
-def ordered(_typing: Any, value: Any) -> Any:
+def ordered(_typing: Any, value: Any) -> Any:  # noqa: ARG001
     """A float of at least 0 as a whole number of the same order; the least of many such is found eight at a time."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:

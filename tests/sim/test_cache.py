@@ -12,26 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infermix.sim.cache import (
-    StoreSpec,
-    clear,
-    copy_down,
-    entries_needed,
-    found_blocks,
-    free_entries,
-    grow,
-    join,
-    make_cache,
-    make_room,
-    protect,
-    release,
-    unprotected_blocks,
-)
+from infermix import jit
+from infermix.sim import cache as compiled
+from infermix.sim.cache import StoreSpec, entries_needed, free_entries, grow, make_cache
 from infermix.sim.paths import paths_of
 from infermix.workload.requests import Requests
 from tests.naive import paths as naive
 from tests.naive.cache import Key, Memory, Tier, unique_key
 from tests.naive.tables import KINDS, random_requests
+
+clear = jit.outermost(compiled.clear)
+copy_down = jit.outermost(compiled.copy_down)
+found_blocks = jit.outermost(compiled.found_blocks)
+join = jit.outermost(compiled.join)
+make_room = jit.outermost(compiled.make_room)
+protect = jit.outermost(compiled.protect)
+release = jit.outermost(compiled.release)
+unprotected_blocks = jit.outermost(compiled.unprotected_blocks)
 
 NONE = -1
 INSTANCES = 2

@@ -52,28 +52,17 @@ def _emptier(view: FleetView, j: int, other: int) -> bool:
 
 
 @inline
-def _least_wait_among(
-    view: FleetView, ask: Ask, pool: int, first: int, last: int, best: int, best_wait: float
-) -> tuple[int, float]:
-    """The best of instances ``first`` to ``last - 1`` and of what was best before."""
-    for j in range(first, last):
-        if not view.eligible[j] or (pool >= 0 and view.pool[j] != pool):
-            continue
-        wait = wait_s(view, ask, j)
-        if wait > best_wait:
-            continue
-        if best < 0 or wait < best_wait or _emptier(view, j, best):
-            best, best_wait = j, wait
-    return best, best_wait
-
-
-@inline
 def _least_wait_in(view: FleetView, ask: Ask, pool: int) -> int:
     """Least modelled wait among the eligible instances of a pool (-1: of all pools), from a new one on each time."""
     count = len(view.pool)
-    start = ask.number % max(count, 1)
-    best, best_wait = _least_wait_among(view, ask, pool, start, count, -1, np.inf)
-    best, best_wait = _least_wait_among(view, ask, pool, 0, start, best, best_wait)
+    j = ask.number % max(count, 1)
+    best, best_wait = -1, np.inf
+    for _ in range(count):
+        wait = wait_s(view, ask, j)
+        if wait <= best_wait and view.eligible[j] and (pool < 0 or view.pool[j] == pool):
+            if best < 0 or wait < best_wait or _emptier(view, j, best):
+                best, best_wait = j, wait
+        j = j + 1 if j + 1 < count else 0
     return best
 
 

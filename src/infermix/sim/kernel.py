@@ -114,7 +114,7 @@ def _could_finish(state: Any, i: int, p: int) -> bool:
 
 @part
 def hand_over(state: Any, i: int, j: int, now_s: float) -> None:
-    """Instance j takes request i at the end of its queue; its jump may have to end. Its games are still to be played."""
+    """Instance j takes request i at the end of its queue; its jump may have to end; its games are not yet played."""
     instance = state.instances[j]
     pool = state.pools[instance.pool]
     first = enqueue(state, j, i, now_s)

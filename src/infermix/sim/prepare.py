@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,7 @@ from infermix.units import SECONDS_PER_HOUR
 from infermix.workload.classes import TrafficClass
 from infermix.workload.requests import NO_DEADLINE, Requests
 
+CACHE_LINE_BYTES = 64
 PREFIX_BLOCKS = 2
 """Blocks whose ids make the prefix key: one alone is often a greeting that all prompts share."""
 
@@ -49,8 +51,7 @@ def make_state(
     """Allocate the state of a run before its first arrival."""
     instances = _instance_rows(specs)
     n, classes = len(instances), len(requests.class_names)
-    slots = np.zeros((n, max(s.max_num_seqs for s in specs)), dtype=SLOT)
-    slots["free"] = np.arange(slots.shape[1])
+    slots = aligned_zeros((n, max(s.max_num_seqs for s in specs)), SLOT)
     priorities = np.unique(requests.priority)[::-1] if len(requests) else np.zeros(1, dtype=np.int8)
     leaves = 1 << max(1, (n - 1).bit_length())
     wide = needs_extras(requests, specs, rules)
@@ -84,6 +85,14 @@ def make_state(
         gates=for_kernel(rules.gate_rows(classes)),
         cache=make_stores(paths, specs),
     )
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Zeros that begin with a cache line; memory that is never touched is never taken."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + CACHE_LINE_BYTES, dtype=np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE_BYTES
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _whole_lines(count: int) -> int:
@@ -242,10 +251,9 @@ def _clock_row(
 
 def _instance_rows(specs: list[PoolSpec]) -> npt.NDArray[np.void]:
     sizes = [s.instances for s in specs]
-    rows = np.zeros(sum(sizes), dtype=INSTANCE)
+    rows = aligned_zeros((sum(sizes),), INSTANCE)
     rows["pool"] = np.repeat(np.arange(len(specs)), sizes)
-    rows["head"] = rows["tail"] = NONE
-    rows["free_slots"] = np.array([s.max_num_seqs for s in specs])[rows["pool"]]
+    rows["head"] = rows["tail"] = rows["free_slot"] = NONE
     rows["free_blocks"] = np.array([s.blocks for s in specs])[rows["pool"]]
     number = np.concatenate([np.arange(size) for size in sizes])
     rows["status"][number >= np.array([_up(s) for s in specs])[rows["pool"]]] = DOWN

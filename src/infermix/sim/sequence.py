@@ -15,9 +15,14 @@ from infermix.sim.state import NONE, RUNNING
 def join(state: Any, j: int, i: int) -> int:
     """Request i takes a free slot at the end of the running list."""
     instance = state.instances[j]
-    instance.free_slots -= 1
-    slot: int = state.slots[j, instance.free_slots].free
-    row = state.slots[j, slot]
+    slot: int = instance.free_slot
+    if slot == NONE:
+        slot = instance.used_slots
+        instance.used_slots += 1
+        row = state.slots[j, slot]
+    else:
+        row = state.slots[j, slot]
+        instance.free_slot = row.next
     row.request = i
     row.decoding = 0
     row.grown = NONE
@@ -61,8 +66,8 @@ def leave(state: Any, j: int, slot: int) -> None:
         instance.tail = row.previous
     else:
         state.slots[j, row.next].previous = row.previous
-    state.slots[j, instance.free_slots].free = slot
-    instance.free_slots += 1
+    row.next = instance.free_slot
+    instance.free_slot = slot
     instance.running -= 1
     state.counters[RUNNING, j] -= 1
     if state.pools[instance.pool].ranks > 1:

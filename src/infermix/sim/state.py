@@ -107,15 +107,17 @@ INSTANCE = np.dtype(
         ("waiting", "i8"),     # requests in the queues
         ("chunks", "i8"),      # slots that read a prompt chunk in this step, or join from another instance
         ("joiners", "i8"),     # those that join
-        ("free_slots", "i8"), ("heap_size", "i8"),
+        ("free_slot", "i8"),   # the first of the slots that were used and are free; ``next`` names the next one
+        ("used_slots", "i8"),  # slots from this one on have never been used
+        ("heap_size", "i8"),
         ("busy_s", "f8"), ("steps", "i8"), ("decode_tokens", "i8"), ("prompt_tokens", "i8"),
-        ("kv_peak_blocks", "i8"), ("preemptions", "i8"), ("seq_steps", "i8"),
+        ("kv_peak_blocks", "i8"), ("seq_steps", "i8"),
         # of the chunks in the step: KV tokens read, token x context pairs, cached tokens brought in, prompt tokens
         ("chunk_kv", "i8"), ("chunk_pairs", "i8"), ("chunk_cached", "i8"), ("chunk_tokens", "i8"),
         ("tier_s", "f8"),      # loading from lower tiers in this step
         ("link_s", "f8"),      # its link is busy until then
-        ("sending", "i8"), ("sent_tokens", "i8"), ("link_busy_s", "f8"),
-        ("status", "i8"), ("life", "i8"), ("ready_s", "f8"), ("on_since_s", "f8"), ("on_s", "f8"),
+        ("sending", "i4"), ("preemptions", "i4"), ("sent_tokens", "i8"), ("link_busy_s", "f8"),
+        ("status", "i4"), ("life", "i4"), ("ready_s", "f8"), ("on_since_s", "f8"), ("on_s", "f8"),
     ],
     align=True,
 )  # fmt: skip
@@ -133,8 +135,9 @@ SLOT = np.dtype(
         ("prompt_blocks", "i4"), ("cached_blocks", "i4"),  # blocks of the prompt; of these the cache's
         ("phase", "i4"), ("decoding", "i4"),     # takes a block in step j when j % stride == phase
         ("rank", "i4"), ("previous", "i4"), ("next", "i4"), ("heap_place", "i4"),
-        # three lists that share the rows, indexed by place: ends as a heap, slots that are free, slots with a chunk
-        ("heap", "i4"), ("free", "i4"), ("chunked", "i4"),
+        # two lists that share the rows, indexed by place: ends as a heap, slots with a chunk
+        ("heap", "i4"), ("chunked", "i4"),
+        ("unused", "i8"),                        # a row is two cache lines
     ],
     align=True,
 )  # fmt: skip
