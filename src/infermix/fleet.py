@@ -15,6 +15,7 @@ from infermix.perf.deployment import MAX_BATCHED_TOKENS, MAX_NUM_SEQS, Deploymen
 from infermix.perf.memory import draft_bytes, fewest_stages, weights_bytes
 from infermix.perf.pairs import Readiness, readiness
 from infermix.perf.specdec import read_speculation
+from infermix.perf.stack import find_stack, with_stack
 from infermix.units import to_si
 
 GB = to_si(1.0, "GB")
@@ -147,6 +148,8 @@ class PoolRow(msgspec.Struct, frozen=True, forbid_unknown_fields=False, kw_only=
     max_num_seqs: int = MAX_NUM_SEQS
     max_batched_tokens: int = MAX_BATCHED_TOKENS
     spec: str | None = None
+    stack: str = "tuned"
+    """Serving engine of some date whose overheads count: ``catalog/data/stacks``."""
     serves: dict[str, float] = {}
     name: str | None = None
     prefix_cache: bool = False
@@ -197,6 +200,8 @@ def make_deployment(catalog: Catalog, row: PoolRow, model: str, where: str) -> D
         max_batched_tokens=row.max_batched_tokens,
         spec=None if row.spec is None else read_speculation(row.spec, f"{where}.spec"),
     )
+    with located(f"{where}.stack"):
+        made = with_stack(made, find_stack(catalog, row.stack, made))
     if not pipeline or row.stages is not None:
         return made
     return msgspec.structs.replace(made, stages=fewest_stages(made) or 1)

@@ -32,7 +32,9 @@ def interval(d: Deployment) -> tuple[float, float]:
     low, high = speed.low or 1.0, speed.high or 1.0
     if not d.is_pipeline:
         for name, figure in figures.items():
-            if name.startswith(("gemm_", "attention_", "mla_")) and name.endswith(("_flop", "_flop_fp8", "_bytes")):
+            kinds = ["gemm_", "attention_", *(["mla_"] if d.model.mla_kv_lora else [])]
+            kinds += ["moe_"] if d.model.experts else []
+            if name.startswith(tuple(kinds)) and ("_flop" in name or name.endswith("_bytes")):
                 high = min(high, 1 / figure.value)
     active = d.model.active_params
     if d.model.closed and active.low and active.high:  # a guess stands for a range of parameters

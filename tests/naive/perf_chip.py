@@ -20,6 +20,7 @@ class Peak(NamedTuple):
     rate: float
     share: str
     narrow: bool
+    quantises: bool = False
 
 
 def peak(chip: Chip, weights: str) -> Peak:
@@ -28,17 +29,17 @@ def peak(chip: Chip, weights: str) -> Peak:
         value(figure) for figure in (chip.bf16_flop_per_s, chip.fp8_flop_per_s, chip.fp4_flop_per_s, chip.int8_op_per_s)
     )
     if weights == "nvfp4" and fp4:
-        return Peak(fp4, "gemm_flop_fp8", True)
+        return Peak(fp4, "gemm_flop_fp4", True, True)
     if weights in ("nvfp4", "fp8") and fp8:
-        return Peak(fp8, "gemm_flop_fp8", True)
+        return Peak(fp8, "gemm_flop_fp8", True, True)
     if weights == "mxfp4" and fp4 and fp8:
-        return Peak(fp8, "gemm_flop_fp8", True)
+        return Peak(fp8, "gemm_flop_fp8", True, True)
     if weights == "int8" and int8:
         return Peak(int8, "gemm_flop", True)
     if wide:
         return Peak(wide, "gemm_flop", False)
     if fp8:
-        return Peak(fp8, "gemm_flop_fp8", True)
+        return Peak(fp8, "gemm_flop_fp8", True, True)
     return Peak(int8, "gemm_flop", True)
 
 

@@ -7,7 +7,7 @@ import math
 from infermix.perf.deployment import Deployment
 from tests.naive import perf_memory as memory
 from tests.naive import perf_model as count
-from tests.naive.perf_chip import Wires, peak, value
+from tests.naive.perf_chip import Peak, Wires, peak, value
 
 
 class Roofline:
@@ -29,18 +29,38 @@ class Roofline:
 
     # products
 
-    def gemm(self, dtype: str, tokens: float, rows: float, columns: float, *, matrices: float = 1) -> float:
-        """``max(arithmetic, bytes) + floor``: weights, tokens in, tokens out."""
+    def gemm(self, dtype: str, tokens: float, rows: float, columns: float) -> float:
+        """Arithmetic and bytes (weights, tokens in, tokens out), overlapping in part, and a launch."""
         unit = peak(self.d.chip, dtype)
         arithmetic = 2 * tokens * rows * columns / (unit.rate * self.figures[unit.share])
-        moved = matrices * rows * columns * count.bytes_of(dtype) + tokens * (rows + columns) * count.BF16
-        return max(arithmetic, moved / (self.figures["gemm_bytes"] * self.bandwidth)) + self.figures["gemm_floor_s"]
+        moved = rows * columns * count.bytes_of(dtype) + tokens * (rows + columns) * count.BF16
+        reading = moved / (self.figures["gemm_bytes"] * self.bandwidth)
+        p = self.figures["gemm_overlap_narrow" if unit.quantises else "gemm_overlap"]
+        longer, shorter = max(arithmetic, reading), min(arithmetic, reading)
+        return longer * (1 + (shorter / longer) ** p) ** (1 / p) + self.floor(unit)
 
-    def mlp(self, dtype: str, tokens: float, hidden: float, width: float, *, matrices: float = 1) -> float:
+    def floor(self, unit: Peak) -> float:
+        """Launch of a product, and of the quantising before it."""
+        return self.figures["gemm_floor_s"] + (self.figures["quantise_s"] if unit.quantises else 0.0)
+
+    def grouped(self, copies: float, rows: float, columns: float, touched: float) -> float:
+        """Experts with few tokens each: arithmetic and bytes one after the other."""
+        unit = peak(self.d.chip, self.d.weights)
+        share = self.figures["moe_flop_narrow" if unit.quantises else "moe_flop"]
+        moved = touched * rows * columns * count.bytes_of(self.d.weights) + copies * (rows + columns) * count.BF16
+        work = 2 * copies * rows * columns / (unit.rate * share)
+        return work + moved / (self.figures["moe_bytes"] * self.bandwidth) + self.floor(unit)
+
+    def experts(self, copies: float, hidden: float, width: float, touched: float) -> float:
+        """Up (with its gate), then down, of every expert touched."""
+        wide = (count.mlp_matrices(self.model) - 1) * width
+        return self.grouped(copies, hidden, wide, touched) + self.grouped(copies, width, hidden, touched)
+
+    def mlp(self, dtype: str, tokens: float, hidden: float, width: float) -> float:
         """Up (with its gate), then down; ``width`` is this chip's."""
         wide = (count.mlp_matrices(self.model) - 1) * width
-        up = self.gemm(dtype, tokens, hidden, wide, matrices=matrices)
-        return up + self.gemm(dtype, tokens, width, hidden, matrices=matrices)
+        up = self.gemm(dtype, tokens, hidden, wide)
+        return up + self.gemm(dtype, tokens, width, hidden)
 
     # blocks; ``mine`` are the tokens of one dp group
 
@@ -99,11 +119,11 @@ class Roofline:
         hidden = model.expert_hidden or model.hidden
         if d.ep == 1:
             met, touched = mine * model.active_experts, count.experts_touched(model, mine)
-            seconds += self.mlp(d.weights, met, hidden, model.expert_ffn / d.tp, matrices=touched)
+            seconds += self.experts(met, hidden, model.expert_ffn / d.tp, touched)
         else:
             met, touched = self.slowest_rank(mine if self.lone else mine * d.dp)
             width = model.expert_ffn * d.ep / (d.tp * d.dp)
-            seconds += self.mlp(d.weights, met, hidden, width, matrices=touched)
+            seconds += self.experts(met, hidden, width, touched)
         if d.ep > 1 and d.dp > 1:
             copies = d.ep * (1 - (1 - 1 / d.ep) ** model.active_experts)
             elements = mine / d.tp * copies * hidden
@@ -188,7 +208,13 @@ class Roofline:
     def mixed_s(self, tokens: int) -> float:
         """Any of the tokens, as many as may decode, may be a sequence that verifies its drafts."""
         decoding = min(tokens, self.d.max_num_seqs)
-        return self.drained(tokens + self.depth * decoding) + self.draft(decoding)
+        launches = self.figures["prompt_s"]
+        for _ in range(self.model.layers):
+            launches += self.figures["prompt_layer_s"]
+        for block in count.blocks_of(self.model):
+            if block == "moe":
+                launches += self.figures["prompt_moe_layer_s"]
+        return self.drained(tokens + self.depth * decoding) + launches + self.draft(decoding)
 
     # terms beside the base
 
@@ -204,7 +230,8 @@ class Roofline:
         """Logits, windows, chosen tokens, states of one sequence."""
         d, model = self.d, self.model
         logits = 2 * model.hidden * model.vocab * (1 + self.depth)
-        seconds = logits / (d.tp * d.dp) / (self.figures["gemm_flop"] * peak(d.chip, "bf16").rate)
+        seconds = self.figures["seq_s"] / d.dp
+        seconds += logits / (d.tp * d.dp) / (self.figures["gemm_flop"] * peak(d.chip, "bf16").rate)
         for block in count.blocks_of(model):
             moved = 0.0
             if block == "sliding":

@@ -211,11 +211,12 @@ def test_reading_is_a_small_part_of_a_layer_in_sram() -> None:
 
 
 def test_all_reduce_by_hand() -> None:
-    """NVSwitch adds up on the way: 1.042 of a link."""
+    """A start, and the volume of a ring at the share of a link of 450 GB/s that is reached."""
     d = deploy("h100-x8", "llama-3.1-8b", tp=8)
+    start, share = (d.efficiency.figures[n].value for n in ("allreduce_start_s", "allreduce_bytes"))
     moved = np.array([0.0, 1e6, 64e6])
-    assert comm.all_reduce_s(d, 8, moved) == pytest.approx(3.1e-6 + 1.75 * moved / (1.042 * 450e9))
-    assert comm.all_reduce_s(d, 2, moved) == pytest.approx(3.1e-6 + moved / (1.042 * 450e9))
+    assert comm.all_reduce_s(d, 8, moved) == pytest.approx(start + 1.75 * moved / (share * 450e9))
+    assert comm.all_reduce_s(d, 2, moved) == pytest.approx(start + moved / (share * 450e9))
     assert not comm.all_reduce_s(d, 1, moved).any()
 
 
@@ -224,7 +225,8 @@ def test_collectives_over_two_systems_by_hand() -> None:
     d, moved = deploy("h100-x8", "gpt-oss-120b", dp=16, ep=16), np.array([0.0, 1e6])
     f = {name: figure.value for name, figure in d.efficiency.figures.items()}
     assert d.chip.scaleout_bytes_per_s is not None and d.chip.scaleout_bytes_per_s.value == 50e9
-    inside, across = 3.1e-6 + 1.75 * moved / (1.042 * 450e9), 10e-6 + moved / 8 / (0.8 * 50e9)
+    inside = f["allreduce_start_s"] + 1.75 * moved / (f["allreduce_bytes"] * 450e9)
+    across = 10e-6 + moved / 8 / (0.8 * 50e9)
     assert comm.all_reduce_s(d, 16, moved) == pytest.approx(inside + across)
     inside = f["alltoall_start_s"] + moved * 7 / 16 / (f["alltoall_bytes"] * 450e9)
     across = 10e-6 + moved * 8 / 16 / (0.8 * 50e9)
@@ -324,9 +326,20 @@ def test_gemm_by_hand() -> None:
     peak, name = ops.peak_flop_per_s(chip, "bf16")
     assert name == "bf16_flop_per_s"
     assert peak == pytest.approx(989e12, rel=0.01)
+    f = {name: figure.value for name, figure in hopper.figures.items()}
     one, many = ops.gemm_s(chip, hopper, "bf16", np.array([1.0, 8192.0]), 4096, 4096)
-    assert one == pytest.approx(2.4e-6 + 2 * (4096**2 + 8192) / (0.75 * 3.35e12))
-    assert many == pytest.approx(2.4e-6 + 2 * 8192 * 4096**2 / (0.8 * peak))
+    read = 2 * (4096**2 + 8192) / (f["gemm_bytes"] * 3.35e12)
+    assert one == pytest.approx(f["gemm_floor_s"] + read, rel=1e-6)
+    work = 2 * 8192 * 4096**2 / (f["gemm_flop"] * peak)
+    assert work < many - f["gemm_floor_s"] < 1.02 * work
+
+
+def test_work_that_overlaps_in_part() -> None:
+    """All of both at 1, the longer one in the limit, never less than it."""
+    a, b = np.array([1.0, 3.0, 2.0]), np.array([1.0, 4.0, 0.0])
+    assert ops.joined(a, b, 1.0) == pytest.approx(a + b)
+    assert ops.joined(a, b, 2.0) == pytest.approx(np.hypot(a, b))
+    assert ops.joined(a, b, 500.0) == pytest.approx(np.maximum(a, b), rel=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -351,12 +364,12 @@ def test_units_that_multiply(chip: str, weights: str, name: str) -> None:
 
 
 def test_large_batches_of_the_70b_come_near_the_arithmetic_peak() -> None:
-    """A prompt of 8,192 tokens on 8 H200: between 40 % and 80 % of the bf16 peak in all."""
+    """A prompt of 8,192 tokens on 8 H200: between 30 % and 80 % of the bf16 peak in all."""
     d = deploy("h200-x8", "llama-3.1-70b", tp=8)
     table = compile_table(d)
     flop = 8192 * model_cost.flop_per_token(d.model)
     peak = 8 * ops.peak_flop_per_s(d.chip, "bf16")[0]
-    assert 0.4 < flop / peak / table.mixed_s[8192] < 0.8
+    assert 0.3 < flop / peak / table.mixed_s[8192] < 0.8
 
 
 def test_decode_steps_are_the_table_and_its_linear_terms() -> None:

@@ -136,7 +136,9 @@ def test_one_expert_rank_and_one_group_are_plain_tensor_parallelism_by_hand() ->
 
     def gemm(tokens: float, rows: float, columns: float) -> float:
         moved = 2 * rows * columns + 2 * tokens * (rows + columns)
-        return max(2 * tokens * rows * columns / (f["gemm_flop"] * peak), moved / (f["gemm_bytes"] * 3.35e12)) + 2.4e-6
+        work, read = 2 * tokens * rows * columns / (f["gemm_flop"] * peak), moved / (f["gemm_bytes"] * 3.35e12)
+        p = f["gemm_overlap"]
+        return (work**p + read**p) ** (1 / p) + f["gemm_floor_s"]
 
     assert d.chip.bf16_flop_per_s is not None
     peak = d.chip.bf16_flop_per_s.value

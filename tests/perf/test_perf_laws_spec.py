@@ -70,7 +70,7 @@ def test_with_few_sequences_text_that_is_always_right_gains_all_of_it() -> None:
         compile_table(deploy("h200-x8", "llama-3.1-405b", tp=8, weights="fp8", spec=s))
         for s in (None, Speculation("ngram", 3, 4.0))
     )
-    assert none.decode_s[1] / (spec.decode_s[1] / spec.tokens_per_step) == pytest.approx(4, rel=0.01)
+    assert none.decode_s[1] / (spec.decode_s[1] / spec.tokens_per_step) == pytest.approx(4, rel=0.02)
 
 
 def test_what_a_draft_costs_by_hand() -> None:
@@ -82,8 +82,8 @@ def test_what_a_draft_costs_by_hand() -> None:
     read = (4096 * 128_256 * 2 + (4096 + 128_256) * 2) / (f["gemm_bytes"] * 3.35e12)
     head = read + f["gemm_floor_s"]
     layer = (none.decode_s[5] - head - f["host_s"]) / 32
-    assert spec.decode_s[5] == pytest.approx(none.decode_s[15] + 2 * (layer + head), rel=1e-9)
-    assert spec.per_seq_s == pytest.approx(3 * none.per_seq_s)
+    assert spec.decode_s[5] == pytest.approx(none.decode_s[15] + 2 * (layer + head), rel=1e-6)
+    assert spec.per_seq_s == pytest.approx(3 * none.per_seq_s - 2 * f["seq_s"])
     assert spec.kv_s == none.kv_s
     assert spec.tokens_per_step == 2
 

@@ -65,7 +65,7 @@ def test_hardware_is_twice_the_figure() -> None:
 
 def test_half_the_launches_is_half_of_each_overhead() -> None:
     d = deploy("h200-x8", "gpt-oss-120b", tp=8)
-    names = ("layer_s", "moe_layer_s", "attention_floor_s", "gemm_floor_s", "host_s")
+    names = ("layer_s", "moe_layer_s", "attention_floor_s", "gemm_floor_s", "quantise_s", "host_s", "seq_s")
     halved = {
         n: msgspec.structs.replace(d.efficiency.figures[n], value=d.efficiency.figures[n].value / 2) for n in names
     }

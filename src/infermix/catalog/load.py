@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from infermix.catalog.parse import Raw, check_keys, record, toml
-from infermix.catalog.records import SI_UNITS, Chip, Efficiency, Figure, Model, Price, Source, System
+from infermix.catalog.records import SI_UNITS, Chip, Efficiency, Figure, Model, Price, Source, Stack, System
 from infermix.errors import InputError, near_miss
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -91,6 +91,7 @@ class Catalog:
     models: Shelf[Model]
     prices: Mapping[str, Price]
     efficiencies: Mapping[str, Efficiency]
+    stacks: Mapping[str, Stack]
     sources: Mapping[str, Source]
 
 
@@ -105,13 +106,14 @@ def catalog() -> Catalog:
 
 
 def open_catalog(root: Traversable) -> Catalog:
-    """A catalogue in the folder ``root``: one file a chip, model and efficiency, several records a file elsewhere."""
+    """A catalogue in the folder ``root``: a file for each chip, model, efficiency, stack; else several in one."""
     return Catalog(
         chips=_by_file("chip", root / "chips", Chip),
         systems=_whole("system", functools.cache(lambda: _systems(root / "systems"))),
         models=_by_file("model", root / "models", Model),
         prices=_whole("price", functools.cache(lambda: _prices(root / "prices"))),
         efficiencies=_by_file("efficiency", root / "efficiency", Efficiency),
+        stacks=_by_file("stack", root / "stacks", Stack),
         sources=_whole("source", functools.cache(lambda: _sources(root / "sources.toml"))),
     )
 
@@ -265,8 +267,8 @@ def _keep(found: dict[str, R], item: R, where: str) -> None:
 
 
 def figures_of(item: msgspec.Struct) -> dict[str, Figure]:
-    """The figures of a record by field name (by their own names for an efficiency)."""
-    if isinstance(item, Efficiency):
+    """The figures of a record by field name (by their own names for an efficiency or a stack)."""
+    if isinstance(item, Efficiency | Stack):
         return dict(item.figures)
     fields = {name: getattr(item, name) for name in item.__struct_fields__}
     return {name: value for name, value in fields.items() if isinstance(value, Figure)}

@@ -49,6 +49,7 @@ def shelves(catalog: Catalog) -> dict[str, Mapping[str, msgspec.Struct]]:
         "models": catalog.models,
         "prices": catalog.prices,
         "efficiency": catalog.efficiencies,
+        "stacks": catalog.stacks,
     }
 
 

@@ -68,7 +68,7 @@ SI_UNITS = {
     "price_multiple": "1",
     "speed_tokens_per_s": "tokens/s",
 }
-"""SI unit of every field that holds a figure (those of an efficiency name theirs themselves)."""
+"""SI unit of every field that holds a figure (those of efficiencies and stacks name theirs themselves)."""
 
 
 class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -285,6 +285,23 @@ class Efficiency(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     id: str
     name: str
     machine: Literal["hbm", "pipeline"]
+    figures: dict[str, Figure]
+
+
+class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a serving engine of some date makes of a family, against the tuned engine that the family's figures tell.
+
+    ``work``, ``traffic`` and ``launches`` multiply shares of arithmetic, shares of bandwidth, and times of launches;
+    ``host_s`` and ``seq_s`` come on top of the family's; ``request_s`` passes before a request reaches the engine.
+    """
+
+    id: str
+    name: str
+    engine: str
+    family: str = ""
+    """The family, or chip, it was fitted on; empty: what is taken for those without rows of their own."""
+    until: str = ""
+    """Last year whose releases it describes; empty: the newest."""
     figures: dict[str, Figure]
 
 

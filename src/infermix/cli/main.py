@@ -13,10 +13,12 @@ from infermix.cli.output import one_line
 from infermix.errors import InfermixError
 
 COMMANDS = {
+    "calibrate": "efficiencies from operator tables and measured rows",
     "catalog": "what is known: chips, systems, models, prices, each figure with its source",
     "perf": "how fast a model is on a system",
     "plan": "what to buy, who is served by what, and what it costs, proved",
     "silicon": "what a chip costs, what it takes to make it, whether to build one",
+    "validate": "how far predictions lie from what was measured",
     "simulate": "what happens to a fleet under traffic",
     "workload": "what traffic looks like: traces and profiles",
 }

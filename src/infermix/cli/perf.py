@@ -24,7 +24,7 @@ from infermix.perf.operating import Load
 from infermix.perf.specdec import read_speculation
 from infermix.perf.sweep import Wish
 
-_ONE = ("tp", "pp", "ep", "dp", "stages", "batch", "prefill", "ffn")
+_ONE = ("tp", "pp", "ep", "dp", "stages", "batch", "stack", "prefill", "ffn")
 _CHIPS = ("sort", "top")
 _MONEY = ("gross_margin", "life_years", "usd_per_kwh")
 _OPTIONS = (
@@ -41,6 +41,7 @@ _OPTIONS = (
     click.option("--output", "output_tokens", type=int, default=200, show_default=True, help="Answer [tokens]."),
     click.option("--cached", "cached_tokens", type=int, default=0, show_default=True, help="Of the prompt, cached."),
     click.option("--spec", metavar="METHOD:DEPTH[:ACCEPTED]", help="Speculative decoding: mtp:2, eagle:3:2.4, ..."),
+    click.option("--stack", metavar="NAME", help="Serving engine of some date (default: a tuned one)."),
     click.option("--prefill", metavar="SYSTEM2", help="Prompts are read there, and their KV cache is sent over."),
     click.option("--ffn", metavar="SYSTEM2", help="All but attention is computed there."),
     click.option("--sort", type=click.Choice(SORTS), help="Order of --all.  [default: usd]"),
@@ -147,7 +148,7 @@ def _wish(load: Load, options: dict[str, Any]) -> Wish:
 def _one(facts: Catalog, model: Model, system: str, load: Load, options: dict[str, Any]) -> None:
     degrees = {name: options[name] for name in ("tp", "pp", "ep", "dp", "stages", "weights", "kv")}
     spec = read_speculation(options["spec"], "--spec") if options["spec"] else None
-    ask = Ask(load=load, batch=options["batch"] or 1, spec=spec, **degrees)
+    ask = Ask(load=load, batch=options["batch"] or 1, spec=spec, stack=options["stack"] or "tuned", **degrees)
     found = answer(facts, system, model, ask, basis=options["basis"], terms=_terms(options))
     d, fits = found.deployment, found.prediction.fits
     read = prefill_on(facts, options["prefill"], d, ask) if options["prefill"] and fits else None

@@ -22,6 +22,7 @@ from infermix.perf.levers import Lever, levers
 from infermix.perf.operating import BATCHES, Load, for_groups, points
 from infermix.perf.predict import Prediction, predict
 from infermix.perf.specdec import Speculation
+from infermix.perf.stack import find_stack, with_stack
 from infermix.perf.sweep import Wish, a_deployment, systems_by_chip, usual_system
 from infermix.perf.table import missing_figures
 
@@ -39,6 +40,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     weights: str | None = None
     kv: str = "bf16"
     spec: Speculation | None = None
+    stack: str = "tuned"
+    """Serving engine of some date."""
 
     @property
     def laid_out(self) -> bool:
@@ -193,6 +196,7 @@ def answer(
     if (need := load.input_tokens + load.output_tokens) > model.max_context:
         raise NoAnswer(f"a request of {need:,} tokens exceeds the {model.max_context:,} of {model.id}'s context")
     d, compared = choose(catalog, system, model, ask)
+    d = with_stack(d, find_stack(catalog, ask.stack, d))
     now = speed(d, ask)
     price = price_of(catalog, system, basis, terms)
     found = Answer(

@@ -82,8 +82,7 @@ def _ceilings(d: Deployment) -> list[Ceiling]:
     for name, dtype in _DTYPES.items():
         figure: Figure | None = getattr(d.chip, name)
         if figure is not None and figure.value:
-            narrow = not d.is_pipeline and name in ("fp8_flop_per_s", "fp4_flop_per_s")
-            share = f["gemm_flop_fp8" if narrow else "gemm_flop"].value
+            share = f["gemm_flop" if d.is_pipeline else ops.gemm_share(name)].value
             found.append(Ceiling(dtype, figure.value, share * figure.value, name == used))
     return sorted(found, key=lambda c: c.peak)
 

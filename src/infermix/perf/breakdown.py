@@ -95,5 +95,4 @@ def arithmetic_s(d: Deployment, batch: int) -> float:
     if d.is_pipeline:
         return flop / dataflow.compute(d)
     peak, name = ops.peak_flop_per_s(d.chip, d.weights)
-    share = "gemm_flop_fp8" if name in ("fp8_flop_per_s", "fp4_flop_per_s") else "gemm_flop"
-    return flop / (d.chips * peak * d.efficiency.figures[share].value)
+    return flop / (d.chips * peak * d.efficiency.figures[ops.gemm_share(name)].value)

@@ -90,11 +90,25 @@ def _hardware(d: Deployment) -> Iterator[tuple[str, str, Deployment]]:
     peaks = ("bf16_flop_per_s", "fp8_flop_per_s", "int8_op_per_s", "fp4_flop_per_s")
     better = {name: _times(getattr(d.chip, name), 2.0) for name in peaks if getattr(d.chip, name) is not None}
     yield "twice the arithmetic", "hardware", _with_chip(d, better)
-    own = ("layer_s",) if d.is_pipeline else ("layer_s", "moe_layer_s", "attention_floor_s", "gemm_floor_s", "host_s")
+    own = ("layer_s",) if d.is_pipeline else _LAUNCHES
     halved = {name: _times(d.efficiency.figures[name], 0.5) for name in own}
     efficiency = msgspec.structs.replace(d.efficiency, figures={**d.efficiency.figures, **halved})
     words = "synchronisation" if d.is_pipeline else "launches and host"
     yield f"half the time of {words}", "hardware", msgspec.structs.replace(d, efficiency=efficiency)
+
+
+_LAUNCHES = (
+    "layer_s",
+    "moe_layer_s",
+    "attention_floor_s",
+    "gemm_floor_s",
+    "quantise_s",
+    "host_s",
+    "seq_s",
+    "prompt_layer_s",
+    "prompt_moe_layer_s",
+    "prompt_s",
+)
 
 
 def _with_chip(d: Deployment, figures: dict[str, Figure]) -> Deployment:

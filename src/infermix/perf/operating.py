@@ -155,7 +155,8 @@ def _bases_s(d: Deployment, batch: Floats, sizes: Floats) -> _Bases:
         return _Bases(machine.decode_s(d, batch), float(mixed[0]), mixed[1:], None)
     stack = roofline.stack_s(d, np.concatenate([batch, full, sizes]))
     every = stack.total + roofline.head_s(d)  # as roofline.base_s, which has stages and hops to add
-    return _Bases(every[:n], float(every[n]), every[n + 1 :], stack.collectives[:n])
+    prompts = every[n:] + roofline.prompt_launches_s(d)
+    return _Bases(every[:n], float(prompts[0]), prompts[1:], stack.collectives[:n])
 
 
 def _prompt_s(d: Deployment, load: Load, chunk_s: float, terms: _Terms) -> float:

@@ -49,12 +49,19 @@ def mixed_s(d: Deployment, tokens: Floats, *, spread: bool = True) -> Floats:
     """
     drafted = np.minimum(tokens, d.max_num_seqs) if d.spec else 0.0 * tokens
     verified = tokens + drafted * (d.spec.depth if d.spec else 0)
-    steady = base_s(d, verified, spread=spread)
+    steady = base_s(d, verified, spread=spread) + prompt_launches_s(d)
     if d.pp == 1:
         return steady + draft_s(d, drafted)
     entered = [(d.pp + n - 1) / d.pp * stack_s(d, verified / n, spread=spread).total for n in range(1, d.pp + 1)]
     soonest: Floats = fullest_stage(d) * np.minimum.reduce(entered) + _beside_s(d, verified, spread=spread)
-    return np.maximum(steady, soonest) + draft_s(d, drafted)
+    return np.maximum(steady, soonest + prompt_launches_s(d)) + draft_s(d, drafted)
+
+
+def prompt_launches_s(d: Deployment) -> float:
+    """Seconds that launching a step with a prompt takes beyond a decode step, whose launches are recorded [s]."""
+    f = d.efficiency.figures
+    moe = shape.blocks(d.model).moe * f["prompt_moe_layer_s"].value
+    return d.model.layers * f["prompt_layer_s"].value + moe + f["prompt_s"].value
 
 
 def base_s(d: Deployment, tokens: Floats, *, spread: bool = True) -> Floats:
@@ -107,7 +114,7 @@ def head_s(d: Deployment) -> float:
 
 
 def per_seq_s(d: Deployment) -> float:
-    """Seconds for each sequence in the step: logits, windows, chosen tokens, states [s]."""
+    """Seconds for each sequence in the step: its share of the host, logits, windows, chosen tokens, states [s]."""
     f = d.efficiency.figures
     width = d.spec.width if d.spec else 1
     peak = ops.peak_flop_per_s(d.chip, "bf16")[0]
@@ -116,7 +123,8 @@ def per_seq_s(d: Deployment) -> float:
     windows = model_cost.window_bytes(d.model, d.kv)
     chosen = model_cost.reach_bytes_per_sequence(d.model, d.kv) - windows - states
     reach = windows * kv_replication(d, sliding=True) + chosen * kv_replication(d) + states
-    return logits + reach / (d.chips * _attention_rate(d))
+    host = d.efficiency.figures["seq_s"].value / d.dp
+    return host + logits + reach / (d.chips * _attention_rate(d))
 
 
 def kv_s(d: Deployment) -> float:
@@ -145,10 +153,12 @@ def _head_gemm_s(d: Deployment) -> float:
     return float(_gemm_s(d, "bf16", np.ones(1), d.model.hidden, d.model.vocab / d.tp)[0])
 
 
-def _gemm_s(
-    d: Deployment, weights: str, tokens: Floats, rows: float, columns: float, matrices: Floats | float = 1.0
-) -> Floats:
-    return ops.gemm_s(d.chip, d.efficiency, weights, tokens, rows, columns, matrices=matrices)
+def _gemm_s(d: Deployment, weights: str, tokens: Floats, rows: float, columns: float) -> Floats:
+    return ops.gemm_s(d.chip, d.efficiency, weights, tokens, rows, columns)
+
+
+def _grouped_s(d: Deployment, copies: Floats, rows: float, columns: float, touched: Floats) -> Floats:
+    return ops.gemm_s(d.chip, d.efficiency, d.weights, copies, rows, columns, matrices=touched, grouped=True)
 
 
 def _attention_s(d: Deployment, tokens: Floats, *, sliding: bool = False) -> Floats:
@@ -234,8 +244,7 @@ def _experts_s(d: Deployment, mine: Floats, everyone: Floats) -> Floats:
     else:
         copies, touched = slowest_rank(d, everyone)
         width = model.expert_ffn * d.ep / (d.tp * d.dp)
-    up = _gemm_s(d, d.weights, copies, rows, gates * width, touched)
-    return up + _gemm_s(d, d.weights, copies, width, rows, touched)
+    return _grouped_s(d, copies, rows, gates * width, touched) + _grouped_s(d, copies, width, rows, touched)
 
 
 def slowest_rank(d: Deployment, tokens: Floats) -> tuple[Floats, Floats]:

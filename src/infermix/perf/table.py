@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from infermix.arrays import Floats
+from infermix.catalog import shape
 from infermix.errors import NoAnswer
 from infermix.perf import dataflow, roofline
 from infermix.perf.deployment import BLOCK_TOKENS, Deployment, check_deployment
@@ -118,12 +119,12 @@ def table_at(d: Deployment, tokens: Floats) -> StepTable:
     machine = dataflow if d.is_pipeline else roofline
     decode = machine.decode_s(d, tokens)
     per_seq = 0.0 if d.is_pipeline else roofline.per_seq_s(d)
+    one_stage = not d.is_pipeline and d.pp == 1 and d.spec is None
     latency = float(decode[0]) + per_seq
-    same = not d.is_pipeline and d.pp == 1 and d.spec is None
     low, high = speed_interval(d)
     return StepTable(
         decode_s=decode,
-        mixed_s=decode if same else machine.mixed_s(d, tokens),
+        mixed_s=decode + roofline.prompt_launches_s(d) if one_stage else machine.mixed_s(d, tokens),
         per_seq_s=per_seq,
         kv_s=machine.kv_s(d),
         pair_s=machine.pair_s(d),
@@ -174,23 +175,22 @@ def speed_interval(d: Deployment) -> tuple[float, float]:
     figure = figures.get("speed_moe", figures["speed"]) if d.model.experts else figures["speed"]
     high = figure.high or 1.0
     if not d.is_pipeline:
-        high = min(high, *(1.0 / figures[name].value for name in _SHARES_OF_PEAK))
+        high = min(high, *(1.0 / figures[name].value for name in _shares_of_peak(d)))
     low, active = figure.low or 1.0, d.model.active_params
     if d.model.closed and active.low and active.high:
         return low * active.value / active.high, high * active.value / active.low
     return low, high
 
 
-_SHARES_OF_PEAK = (
-    "gemm_flop",
-    "gemm_flop_fp8",
-    "gemm_bytes",
-    "attention_bytes",
-    "attention_flop",
-    "mla_bytes",
-    "mla_flop",
-)
+_SHARES_OF_PEAK = ("gemm_flop", "gemm_flop_fp8", "gemm_flop_fp4", "gemm_bytes", "attention_bytes", "attention_flop")
 """No interval may reach beyond the datasheet: share of peak times ``high`` stays at or below 1."""
+
+
+def _shares_of_peak(d: Deployment) -> tuple[str, ...]:
+    """Those that the model's steps hang on."""
+    latent = ("mla_bytes", "mla_flop") if shape.is_mla(d.model) else ()
+    experts = ("moe_flop", "moe_flop_narrow", "moe_bytes") if d.model.experts else ()
+    return (*_SHARES_OF_PEAK, *latent, *experts)
 
 
 def step_time_s(deployment: Deployment, *, decode_seqs: ArrayLike, context_tokens: ArrayLike) -> Floats:

@@ -71,6 +71,12 @@ SHARE: Bounds = (0.01, 1.0)
 OF_EFFICIENCY: dict[str, Bounds] = {
     "gemm_flop": SHARE,
     "gemm_flop_fp8": SHARE,
+    "gemm_flop_fp4": SHARE,
+    "gemm_overlap": (1.0, 10.0),
+    "gemm_overlap_narrow": (1.0, 10.0),
+    "moe_flop": SHARE,
+    "moe_flop_narrow": SHARE,
+    "moe_bytes": SHARE,
     "gemm_bytes": SHARE,
     "attention_bytes": SHARE,
     "attention_flop": SHARE,
@@ -81,9 +87,21 @@ OF_EFFICIENCY: dict[str, Bounds] = {
     "speed": (0.05, 5.0),
     "speed_moe": (0.05, 5.0),
 }
+OF_STACK: dict[str, Bounds] = {
+    "work": (0.001, 2.0),
+    "traffic": (0.001, 2.0),
+    "launches": (0.1, 100.0),
+    "host_s": (0.0, 1.0),
+    "seq_s": (0.0, 1.0),
+    "request_s": (0.0, 10.0),
+    "client_s": (0.0, 0.1),
+    "speed": (0.05, 10.0),
+    "speed_prompt": (0.05, 10.0),
+}
 EVENT_S: Bounds = (1e-8, 1e-2)
 """Times of an efficiency: from a wire on the die to a host that hesitates."""
-MAY_BE_NOTHING = {"mem_bytes", "mem_bytes_per_s", "kv_elements_per_token", "head_s", "hop_s", "host_s"}
+MAY_BE_NOTHING = {"mem_bytes", "mem_bytes_per_s", "kv_elements_per_token", "head_s", "hop_s", "host_s", "seq_s",
+                  "quantise_s", "prompt_layer_s", "prompt_moe_layer_s", "prompt_s"}  # fmt: skip
 """Fields in which 0 means that the thing does not exist."""
 
 
@@ -121,6 +139,8 @@ def magnitudes_are_plausible(facts: Facts) -> Iterator[Fault]:
 
 def _bounds(facts: Facts, place: Place) -> Bounds | None:
     part, _, id_ = place.record.partition("/")
+    if part == "stacks":
+        return OF_STACK.get(place.field)
     if part == "efficiency":
         return OF_EFFICIENCY.get(place.field) or (EVENT_S if place.figure.unit == "s" else None)
     chips = 1.0
@@ -150,7 +170,7 @@ def units_belong_to_fields(facts: Facts) -> Iterator[Fault]:
     """After reading, every field stands in its own SI unit."""
     for place in facts.figures.values():
         unit = SI_UNITS.get(place.field)
-        if not place.record.startswith("efficiency/") and unit != place.figure.unit:
+        if not place.record.startswith(("efficiency/", "stacks/")) and unit != place.figure.unit:
             yield facts.fault(
                 "units_belong_to_fields",
                 place.record,

@@ -13,7 +13,7 @@ import msgspec
 from infermix.catalog.check.fault import Fault, said
 from infermix.catalog.load import OfferRow, figures_of, named_record, offer, offer_rows
 from infermix.catalog.parse import check_keys, record, toml
-from infermix.catalog.records import Chip, Efficiency, Figure, Model, Price, Source, System
+from infermix.catalog.records import Chip, Efficiency, Figure, Model, Price, Source, Stack, System
 from infermix.errors import InputError
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -41,6 +41,7 @@ class Facts:
     models: dict[str, Model] = field(default_factory=dict)
     prices: dict[str, Price] = field(default_factory=dict)
     efficiency: dict[str, Efficiency] = field(default_factory=dict)
+    stacks: dict[str, Stack] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     """File of every record that was met, malformed ones too, by ``part/id``."""
@@ -56,6 +57,7 @@ class Facts:
             "models": {**self.models},
             "prices": {**self.prices},
             "efficiency": {**self.efficiency},
+            "stacks": {**self.stacks},
         }
 
     def records(self) -> Iterator[tuple[str, msgspec.Struct]]:
@@ -112,6 +114,7 @@ def read(root: Traversable) -> Facts:
     _read_files(facts, root, "chips", Chip, facts.chips)
     _read_files(facts, root, "models", Model, facts.models)
     _read_files(facts, root, "efficiency", Efficiency, facts.efficiency)
+    _read_files(facts, root, "stacks", Stack, facts.stacks)
     _read_systems(facts, root / "systems")
     _read_prices(facts, root / "prices")
     _read_sources(facts, root / "sources.toml")

@@ -14,9 +14,10 @@ from infermix.errors import near_miss
 _ID = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
 OF_MACHINE = {
     "hbm": (
-        "gemm_flop", "gemm_flop_fp8", "gemm_bytes", "gemm_floor_s", "attention_bytes", "attention_flop",
-        "attention_floor_s", "allreduce_start_s", "allreduce_bytes", "layer_s", "moe_layer_s", "host_s", "memory_use",
-        "speed",
+        "gemm_flop", "gemm_flop_fp8", "gemm_flop_fp4", "gemm_bytes", "gemm_overlap", "gemm_overlap_narrow",
+        "gemm_floor_s", "quantise_s", "moe_flop", "moe_flop_narrow", "moe_bytes", "attention_bytes", "attention_flop",
+        "attention_floor_s", "allreduce_start_s", "allreduce_bytes", "layer_s", "moe_layer_s", "prompt_layer_s",
+        "prompt_moe_layer_s", "prompt_s", "host_s", "seq_s", "memory_use", "speed",
     ),
     "pipeline": (
         "layer_s", "moe_layer_factor", "hop_s", "head_s", "offchip_bytes_per_s", "memory_use", "gemm_flop", "speed",

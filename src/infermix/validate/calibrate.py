@@ -1,0 +1,143 @@
+"""From a fit to figures of the catalogue: values, what tells of them, and intervals of speed from held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from infermix.catalog.load import Catalog
+from infermix.catalog.query import figure
+from infermix.catalog.records import Figure
+from infermix.perf.stack import stack_for
+from infermix.validate.cross import cross_validate
+from infermix.validate.fit import FEWEST_ROWS, TELLS, Fit, Sample, fit, samples_of
+from infermix.validate.knobs import knobs_of
+from infermix.validate.predict import Predicted
+from infermix.validate.rows import Row
+from infermix.validate.score import Score, kind_of, score
+from infermix.validate.write import note_of
+
+Id = tuple[str, str, str]
+LOW, HIGH = 0.065, 0.935
+"""Ends of an interval that holds nine rows in ten, those of models that were seen included."""
+WIDEST = 8.0
+"""Factor that an end is cut at."""
+
+
+class Calibration(NamedTuple):
+    """A fit, what was held out, and the figures that follow."""
+
+    fit: Fit
+    samples: list[Sample]
+    by_model: list[Predicted]
+    by_chip: list[Predicted]
+    figures: dict[Id, Figure]
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told of a calibration."""
+
+    rows: int
+    fitted: int
+    """Figures."""
+    by_model: dict[str, dict[str, Score]]
+    by_chip: dict[str, dict[str, Score]]
+    figures: dict[str, Figure]
+
+
+def calibrate_rows(
+    catalog: Catalog,
+    rows: Sequence[Row],
+    *,
+    most: int = 8,
+    rounds: int = 8,
+    told: Callable[[str], None] = lambda _: None,
+) -> Calibration:
+    """Fit families and stacks to measured rows, then predict each chip and each model without its own rows.
+
+    Parameters
+    ----------
+    most
+        Cases of each cell that the fit looks at.
+    """
+    kept = [r for r in rows if r.quality != "D"]
+    samples = [s for s in samples_of(kept, most=most) if not s.case.deployment.is_pipeline]
+    families = sorted({s.case.deployment.efficiency.id for s in samples})
+    stacks = {stack_for(catalog, s.case.engine.id, s.case.deployment) for s in samples}
+    knobs = knobs_of(catalog, families, sorted(s.id for s in stacks if s))
+    found = fit(catalog, samples, knobs, rounds=rounds, told=told)
+    every = [s for s in samples_of(kept) if not s.case.deployment.is_pipeline]
+    by_model, by_chip = (cross_validate(catalog, found, every, by) for by in ("model", "chip"))
+    figures = fitted_figures(catalog, found)
+    figures |= interval_figures(catalog, every, by_model)
+    return Calibration(found, every, by_model, by_chip, figures)
+
+
+def fitted_figures(catalog: Catalog, found: Fit) -> dict[Id, Figure]:
+    """The fitted figures with what tells of them; their ends from how sharply the rows tell."""
+    told: dict[Id, Figure] = {}
+    share = found.weights / np.maximum(np.abs(found.errors), 0.1)
+    for j, knob in enumerate(found.knobs):
+        tell = np.abs(found.slopes[:, j]) >= TELLS
+        rows = int(tell.sum())
+        if rows < FEWEST_ROWS:
+            continue
+        sharp = float((share * found.slopes[:, j] ** 2).sum()) + 1.0 / knob.spread**2
+        off = min(1.0, 1.645 * float(np.median(np.abs(found.errors[tell]))) / np.sqrt(sharp))
+        value = min(knob.most, float(np.exp(found.ln[j])))
+        old = figure(catalog, knob.id)
+        told[(knob.part, knob.record, knob.name)] = msgspec.structs.replace(
+            old, value=value, source=("MEAS", "OPS") if "OPS" in old.source else ("MEAS",), kind="derived",
+            low=value * np.exp(-off), high=min(max(knob.most, value), value * np.exp(off)),
+            note=note_of(knob, rows, float(np.median(np.abs(found.errors[tell])))),
+        )  # fmt: skip
+    return told
+
+
+def interval_figures(catalog: Catalog, samples: Sequence[Sample], held_out: Sequence[Predicted]) -> dict[Id, Figure]:
+    """Intervals of speed by stack, and by family over engines of today, from rows that their figures did not see."""
+    stacks = {r.id: stack_for(catalog, s.case.engine.id, s.case.deployment) for s in samples for r in s.rows}
+    errors: dict[Id, list[float]] = {}
+    for p in held_out:
+        name = "speed_prompt" if kind_of(p.row.metric) == "ttft" else "speed"
+        speed = p.error if p.row.metric.endswith("_ms") else -p.error
+        stack = stacks.get(p.row.id)
+        if stack is not None:
+            errors.setdefault(("stacks", stack.id, name), []).append(speed)
+        if stack is None or not stack.until:
+            errors.setdefault(("efficiency", p.family, name), []).append(speed)
+    return {id_: _interval(own) for id_, own in errors.items() if len(own) >= FEWEST_ROWS}
+
+
+def _interval(speeds: Sequence[float]) -> Figure:
+    low, high = np.exp(np.quantile(speeds, [LOW, HIGH]))
+    note = f"held-out models: ends hold nine in ten of {len(speeds):,} rows, measured over predicted speed"
+    return Figure(
+        value=1.0, unit="1", source=("MEAS",), kind="derived", read="2026-11-22",
+        low=float(np.clip(low, 1 / WIDEST, 0.97)), high=float(np.clip(high, 1.03, WIDEST)), note=note,
+    )  # fmt: skip
+
+
+def summary(calibration: Calibration) -> Summary:
+    """Counts, held-out scores and figures."""
+    return Summary(
+        rows=len(calibration.fit.rows),
+        fitted=sum(1 for id_ in calibration.figures if not id_[2].startswith("speed")),
+        by_model=held_out_scores(calibration.by_model),
+        by_chip=held_out_scores(calibration.by_chip),
+        figures={"/".join(id_): f for id_, f in sorted(calibration.figures.items())},
+    )
+
+
+def held_out_scores(found: Sequence[Predicted]) -> dict[str, dict[str, Score]]:
+    """Scores by quality (A, AB) and kind of metric."""
+    return {
+        qualities: {
+            kind: score([p for p in found if p.row.quality in qualities and kind_of(p.row.metric) == kind])
+            for kind in ("tpot", "ttft", "throughput")
+        }
+        for qualities in ("A", "AB")
+    }
