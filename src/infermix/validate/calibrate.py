@@ -23,6 +23,9 @@ from infermix.validate.write import note_of
 Id = tuple[str, str, str]
 LOW, HIGH = 0.065, 0.935
 """Ends of an interval that holds nine rows in ten, those of models that were seen included."""
+MANY_ROWS = 100
+FEW = (0.5, 1.5)
+"""With fewer rows than that an interval is at least so wide."""
 WIDEST = 8.0
 """Factor that an end is cut at."""
 
@@ -114,6 +117,8 @@ def interval_figures(catalog: Catalog, samples: Sequence[Sample], held_out: Sequ
 
 def _interval(speeds: Sequence[float]) -> Figure:
     low, high = np.exp(np.quantile(speeds, [LOW, HIGH]))
+    if len(speeds) < MANY_ROWS:
+        low, high = min(low, FEW[0]), max(high, FEW[1])
     note = f"held-out models: ends hold nine in ten of {len(speeds):,} rows, measured over predicted speed"
     return Figure(
         value=1.0, unit="1", source=("MEAS",), kind="derived", read="2026-11-22",
