@@ -275,7 +275,7 @@ def test_an_interrupted_run_tells_what_was_simulated(monkeypatch: pytest.MonkeyP
     assert found["completed"] + found["unfinished"] == 4000 and found["completed"] < 1000
     rows = found["classes"].values()
     assert sum(row["requests"] for row in rows) == 1000, "those that never arrived are not judged"
-    assert sum(row["unfinished"] for row in rows) == 1000 - found["completed"] < 200
+    assert sum(row["unfinished"] for row in rows) == 1000 - found["completed"] < 400
     assert found["classes"]["chat"]["attainment"] == pytest.approx(told["classes"]["chat"]["attainment"], abs=0.3)
     assert json.loads(json.dumps(found)) == found
 

@@ -154,7 +154,7 @@ def test_fleet_files_that_are_none(tmp_path: Path, name: str, text: str, must: s
 
 def test_more_instances_serve_no_fewer_in_time() -> None:
     slower = study(traffic={"chat": {**RAW["traffic"]["chat"], "rate_per_s": 90.0}})
-    kept = [simulate(slower, instances=n, requests=4000)["classes"]["chat"]["attainment"] for n in (1, 2, 4)]
+    kept = [simulate(slower, instances=n, requests=4000)["classes"]["chat"]["attainment"] for n in (1, 4, 16)]
     assert kept == sorted(kept) and kept[0] < 0.5 < kept[-1]
 
 
