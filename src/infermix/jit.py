@@ -72,7 +72,7 @@ def part(function: F) -> F:
 
 def outermost(function: F) -> F:
     """A part as a kernel of its own, for callers in Python."""
-    if not ENABLED:
+    if not ENABLED or function.targetoptions.get("inline") == "always":  # type: ignore[attr-defined]
         return function
 
     def call(*arguments: Any) -> Any:

@@ -151,7 +151,7 @@ def counting_from_either_end(_typing: Any, value: Any) -> Any:
     def generate(_context: Any, _builder: Any, _signature: Any, arguments: Any) -> Any:
         return arguments[0]
 
-    return Reference(value.to, counted=False)(value), generate
+    return (Reference(value.to, counted=False) if isinstance(value, Reference) else value)(value), generate
 
 
 @intrinsic

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from infermix import jit
 from infermix.rng import u01
 from infermix.route import scorers
 from infermix.route.names import POLICIES
@@ -98,12 +99,12 @@ PAIRS: list[tuple[str, Callable[..., float]]] = [
     ("predicted_tpot_s", naive.tpot_s), ("predicted_e2e_s", naive.e2e_s), ("usd_per_request", naive.usd),
     ("slo_use", naive.slo_use),
 ]  # fmt: skip
+SCORES = {name: jit.outermost(getattr(scorers, name)) for name, _ in PAIRS}
 
 
 @pytest.mark.parametrize(("name", "twin"), PAIRS, ids=[name for name, _ in PAIRS])
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(view=views(), ask=asks())
 def test_scores_are_the_twins(name: str, twin: Callable[..., float], view: FleetView, ask: Ask) -> None:
-    score = getattr(scorers, name)
     for j in range(len(view.pool)):
-        assert score(view, ask, j) == pytest.approx(twin(view, ask, j), rel=1e-12)
+        assert SCORES[name](view, ask, j) == pytest.approx(twin(view, ask, j), rel=1e-12)
