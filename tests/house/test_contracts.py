@@ -22,7 +22,7 @@ SOURCES = {
     ],
     "numba enters by one door": [
         *("catalog", "workload", "perf", "fleet", "route", "sim", "metrics", "cost", "plan", "report", "study", "cli"),
-        *("silicon", "serve", "explore", "validate"),
+        *("silicon", "serve", "explore", "validate", "measure"),
     ],
     "parts that start fast never reach numba, even through others": [
         *("catalog", "workload", "perf", "cost", "fleet", "metrics", "sim.result", "plan.result"),

@@ -1,11 +1,13 @@
-"""``infermix calibrate``: efficiencies from operator tables and from measured rows."""
+"""``infermix calibrate``: efficiencies from operator tables and measured rows, step times from a running server."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from infermix.cli.calibrate_endpoint import calibrate_endpoint, endpoint_options
 from infermix.cli.output import console_out, one_line_errors, write_json
 from infermix.errors import InputError
 
@@ -17,23 +19,34 @@ from infermix.errors import InputError
 @click.option("--rounds", type=int, default=8, show_default=True, help="Rounds of the fit at most.")
 @click.option("--write", "catalogue", metavar="FOLDER", help="Put the figures into a catalogue's files.")
 @click.option("--json", "json_path", metavar="FILE", help="Write figures and residuals as JSON (- for stdout).")
+@endpoint_options
 def calibrate(
-    tables: str | None, measurements: str | None, most: int, rounds: int, catalogue: str | None, json_path: str | None
+    tables: str | None,
+    measurements: str | None,
+    most: int,
+    rounds: int,
+    catalogue: str | None,
+    json_path: str | None,
+    endpoint: str | None,
+    **said: Any,
 ) -> None:
     """Fit the figures that step times hang on, and say how far off what was held out is.
 
     \b
     infermix calibrate --tables op_tables
     infermix calibrate --rows measurements.csv --json fit.json
+    infermix calibrate --endpoint http://127.0.0.1:8000/v1 --json mine.json
     """  # noqa: D301 - click's mark for lines that stay
     with one_line_errors():
-        if (tables is None) == (measurements is None):
-            raise InputError("one of --tables and --rows is needed", where="calibrate")
+        if sum(source is not None for source in (tables, measurements, endpoint)) != 1:
+            raise InputError("one of --tables, --rows and --endpoint is needed", where="calibrate")
         for name, value in (("--most", most), ("--rounds", rounds)):
             if value < 1:
                 raise InputError("must be 1 or more", where=name, value=value)
         if tables is not None:
             _tables(tables, json_path)
+        elif endpoint is not None:
+            calibrate_endpoint(endpoint, json_path, **said)
         elif measurements is not None:
             _rows(measurements, most, rounds, catalogue, json_path)
 

@@ -13,6 +13,7 @@ from infermix.cli.output import one_line
 from infermix.errors import InfermixError
 
 COMMANDS = {
+    "backtest": "how well a deployment's log is predicted, and what-ifs on it",
     "calibrate": "efficiencies from operator tables and measured rows",
     "catalog": "what is known: chips, systems, models, prices, each figure with its source",
     "perf": "how fast a model is on a system",

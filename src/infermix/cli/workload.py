@@ -36,11 +36,11 @@ def show(
         from infermix.workload.describe import describe
 
         wanted: dict[str, list[str]] = {}
-        for key, value in _pairs(only, "--only"):
+        for key, value in pairs(only, "--only"):
             wanted.setdefault(key, []).append(value)
         picture = describe(
             name,
-            columns=dict(_pairs(tuple(p for said in columns for p in said.split(",")), "--columns")),
+            columns=dict(pairs(tuple(p for said in columns for p in said.split(",")), "--columns")),
             only=wanted,
             between_s=between,
             rate_per_s=rate_per_s,
@@ -52,7 +52,7 @@ def show(
         print_picture(picture, console_out(json_path == "-"))
 
 
-def _pairs(said: tuple[str, ...], option: str) -> list[tuple[str, str]]:
+def pairs(said: tuple[str, ...], option: str) -> list[tuple[str, str]]:
     """``("a=b", "c=d")`` as pairs."""
     found = []
     for text in said:
