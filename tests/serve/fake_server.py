@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server with known step times: continuous batching in real time, standard library only."""
+"""An OpenAI-compatible server with known step times: continuous batching, standard library only."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+GRACE_S = 0.02
+"""With a clock of its own: until clients have read their tokens and asked again."""
 
 
 @dataclass
@@ -37,6 +40,9 @@ class Behaviour:
     fails_every: int = 0
     """Every so many-th question is answered with HTTP 500."""
     seen: list[dict[str, Any]] = field(default_factory=list)
+    own_clock: bool = False
+    """Time goes on by ``now_s`` alone: steps last as long as they should however slow the machine is."""
+    now_s: float = 0.0
 
 
 class Engine(threading.Thread):
@@ -65,14 +71,20 @@ class Engine(threading.Thread):
                 while not running and not self.waiting and not self.ended:
                     self.wake.wait()
                     clock = time.perf_counter()
+            if self.behaviour.own_clock:
+                time.sleep(GRACE_S)
+            with self.wake:
                 if self.ended:
                     return
                 joined = []
                 while self.waiting and len(running) + len(joined) < self.behaviour.max_num_seqs:
                     joined.append(self.waiting.popleft())
             tokens = len(running) + sum(one.prompt for one in joined)
-            clock += self.behaviour.step_s + self.behaviour.token_s * tokens
-            time.sleep(max(clock - time.perf_counter(), 0.0))
+            step_s = self.behaviour.step_s + self.behaviour.token_s * tokens
+            clock += step_s
+            if not self.behaviour.own_clock:
+                time.sleep(max(clock - time.perf_counter(), 0.0))
+            self.behaviour.now_s += step_s
             running += joined
             for one in running:
                 one.generated += 1
