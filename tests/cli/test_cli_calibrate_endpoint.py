@@ -15,7 +15,7 @@ from infermix.measure.read import read_timed
 from infermix.serve import endpoint
 from tests.serve.fake_server import Behaviour, serving
 
-SMALL = ["--clients", "1,3", "--prompts", "20,90", "--answers", "6,14", "--each", "2", "--rounds", "2"]
+SMALL = ["--clients", "1,3", "--prompts", "20,90", "--answers", "6,14", "--each", "2", "--laps", "2"]
 KEY = "sk-not-to-be-seen"
 Invoke = Callable[..., tuple[int, str, str]]
 
@@ -75,7 +75,7 @@ def test_failures_and_unknown_fields_are_counted_and_told(invoke: Invoke) -> Non
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "nothing to calibrate on"),
+        ([], "one of --tables, --rows and --endpoint"),
         (["--endpoint", "http://127.0.0.1:9"], "the server does not answer"),
         (["--endpoint", "http://127.0.0.1:9", "--clients", "1,x"], "not whole numbers"),
         (["--endpoint", "http://127.0.0.1:9", "--clients", "0,1"], "from 1 on"),

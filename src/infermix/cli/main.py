@@ -14,7 +14,7 @@ from infermix.errors import InfermixError
 
 COMMANDS = {
     "backtest": "how well a deployment's log is predicted, and what-ifs on it",
-    "calibrate": "efficiencies from operator tables and measured rows",
+    "calibrate": "efficiencies from operator tables and measured rows, step times of a running server",
     "catalog": "what is known: chips, systems, models, prices, each figure with its source",
     "perf": "how fast a model is on a system",
     "plan": "what to buy, who is served by what, and what it costs, proved",

@@ -23,6 +23,8 @@ from infermix.measure.whatif import Known, WhatIf, answer, own_numbers, read_wha
 
 LEAST_ROWS = 20
 """Requests that a fit needs."""
+NEAR = 0.1
+"""First step of factors, in logarithms: the catalogue is not far off."""
 MOST_FITTED = 3_000
 """Requests that a fit simulates: the first ones."""
 DEFAULT_WHAT_IFS = ("traffic=1.3", "instances=2,policy=round_robin", "instances=2,policy=least_wait")
@@ -147,7 +149,7 @@ def _fit(real: Timed, part: Bools, said: Choices) -> Fit:
         return fit(real, part, starts, engines, said.policy)
     assert said.model is not None
     pairs = [on_system(said.system, said.model, real.requests, engine, "--system") for engine in engines]
-    fits = [rough(real, part, *pair, said.policy) for pair in pairs]
+    fits = [rough(real, part, *pair, said.policy, NEAR) for pair in pairs]
     if said.kv_tokens is None:
         fits = [one for found in fits for one in _with_memory(real, part, found, said.policy)]
     return best_refined(real, part, fits, said.policy)

@@ -75,9 +75,9 @@ def best_of(fits: Sequence[Fit]) -> Fit:
     return other if other.loss * (1.0 - WORTH) - EXPLAINED <= best.loss else best
 
 
-def rough(real: Timed, part: Bools, steps: Steps, engine: Engine, policy: str) -> Fit:
+def rough(real: Timed, part: Bools, steps: Steps, engine: Engine, policy: str, first_step: float = 0.4) -> Fit:
     """A quick fit, to choose among settings."""
-    return fitted(real, part, steps, engine, policy, 0.4, 0.2)
+    return fitted(real, part, steps, engine, policy, first_step, first_step / 2.0)
 
 
 def refined(real: Timed, part: Bools, found: Fit, policy: str) -> Fit:
@@ -97,7 +97,8 @@ def fitted(
     """The numbers of a start moved to where the loss is least; those that are 0 stay 0."""
 
     def error(numbers: Floats) -> float:
-        return loss(replay(real, steps.moved(numbers), engine, policy), real, part)
+        tried = steps.moved(numbers)
+        return loss(replay(real, tried, engine, policy), real, part) + tried.doubt()
 
     def off(numbers: Floats) -> Floats:
         return residuals(replay(real, steps.moved(numbers), engine, policy), real, part)
@@ -116,7 +117,7 @@ def _widened(real: Timed, part: Bools, found: Fit, policy: str) -> Fit:
         for i in np.flatnonzero((numbers == 0.0) & (small > 0.0)):
             more = numbers.copy()
             more[i] = small[i]
-            tried.append(fitted(real, part, found.steps.moved(more), found.engine, policy, 0.5, 0.2))
+            tried.append(fitted(real, part, found.steps.moved(more), found.engine, policy, 0.2, 0.1))
         best = min(tried, key=lambda one: one.loss, default=found)
         if best.loss > found.loss * (1.0 - WORTH) - EXPLAINED:
             return found

@@ -29,7 +29,8 @@ def least(
 ) -> tuple[Floats, float]:
     """(numbers, loss) where no step helps, from ``first_step`` down to ``last_step``; numbers that are 0 stay 0.
 
-    >>> found, error = least(lambda x: float(np.abs(np.log(x / [2.0, 5.0])).sum()), np.array([1.0, 1.0]), last_step=0.002)
+    >>> far = lambda x: float(np.abs(np.log(x / [2.0, 5.0])).sum())
+    >>> found, error = least(far, np.array([1.0, 1.0]), last_step=0.002)
     >>> found.round(1).tolist()
     [2.0, 5.0]
     """

@@ -36,11 +36,18 @@ class Steps(Protocol):
     def overhead_s(self) -> float:
         """Time of a request outside the engine [s]."""
 
+    def doubt(self) -> float:
+        """Loss that the numbers cost by themselves: how far they are from what was known before."""
+
     def small(self, context: float) -> Floats:
         """For each number a value to begin with where it joins a fit; 0: it never joins. ``context`` in tokens."""
 
     def spec(self, engine: Engine, classes: int) -> PoolSpec:
         """The deployment as the simulator reads it."""
+
+
+PULL = 0.05
+"""Loss for a factor that is off from 1 by e: too little to move what measurements show, enough for what they do not."""
 
 
 class OwnSteps(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -73,6 +80,10 @@ class OwnSteps(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def moved(self, numbers: Floats) -> OwnSteps:
         """The same with other numbers."""
         return msgspec.structs.replace(self, **dict(zip(self.names, numbers.tolist(), strict=True)))
+
+    def doubt(self) -> float:
+        """Nothing was known before."""
+        return 0.0
 
     def small(self, context: float) -> Floats:
         """Each a tenth of what stands beside it."""
@@ -119,6 +130,10 @@ class ScaledSteps(msgspec.Struct, frozen=True, kw_only=True):
     def moved(self, numbers: Floats) -> ScaledSteps:
         """The same with other numbers."""
         return msgspec.structs.replace(self, **dict(zip(self.names, numbers.tolist(), strict=True)))
+
+    def doubt(self) -> float:
+        """Factors are pulled towards 1, weakly, where several of them can say the same."""
+        return PULL * float(np.sum(np.square(np.log([self.step, self.arithmetic, self.kv]))))
 
     def small(self, context: float) -> Floats:
         """Seconds that join: a hundredth of the smallest step for a sequence, a tenth of it for a request."""
