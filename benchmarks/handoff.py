@@ -34,8 +34,8 @@ from infermix.workload.requests import Requests
 STUDY = Path(__file__).parents[1] / "examples" / "mixed-32.toml"
 REQUESTS = 1_000_000
 RUNS = 3
-READERS, RATE_PER_S = "hopper", 55.0
-INSTANCES = {"hopper": 1, "blackwell": 16, "cdna": 24}
+READERS, RATE_PER_S = "hopper", 48.0
+INSTANCES = {"hopper": 2, "blackwell": 16, "cdna": 24}
 PER_S, COMPLETED_SHARE = 1_000_000.0, 0.999
 BUSY = (0.6, 0.9)
 BOUNDS = f"P/D >= {PER_S:,.0f} requests/s, busy {BUSY}, completed >= {COMPLETED_SHARE}"
