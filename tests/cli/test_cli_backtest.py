@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from infermix.cli.main import main
 from infermix.measure.engine import Engine
 from infermix.measure.fit import replay
 from infermix.measure.steps import OwnSteps
 from infermix.measure.timed import Timed
 from infermix.rng import uniforms
 from infermix.workload.requests import make_requests
-
-Invoke = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main(list(arguments))
-        out, err = capsys.readouterr()
-        assert isinstance(left.value.code, int)
-        return left.value.code, out, err
-
-    return run
+from tests.cli.conftest import Invoke
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from infermix.cli.main import main
+from tests.cli.conftest import Invoke
 
 STUDY = """
 name = "small"
@@ -39,19 +39,6 @@ mem_bytes_per_s = { value = 3, unit = "TB/s" }
 id = "mine-x1"
 rent_usd_per_hour = { value = 2.0, unit = "USD/h" }
 """
-Invoke = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main(list(arguments))
-        out, err = capsys.readouterr()
-        assert isinstance(left.value.code, int)
-        return left.value.code, out, err
-
-    return run
 
 
 @pytest.fixture

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infermix.cli.main import main
 from infermix.measure.read import read_timed
 from infermix.serve import endpoint
+from tests.cli.conftest import Invoke
 from tests.serve.fake_server import Behaviour, serving
 
 SMALL = ["--clients", "1,3", "--prompts", "20,90", "--answers", "6,14", "--each", "2", "--laps", "2"]
 KEY = "sk-not-to-be-seen"
-Invoke = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main(list(arguments))
-        out, err = capsys.readouterr()
-        assert isinstance(left.value.code, int)
-        return left.value.code, out, err
-
-    return run
 
 
 @pytest.mark.compiled_only

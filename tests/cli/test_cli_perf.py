@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,19 @@ import pytest
 
 from infermix.catalog.load import catalog
 from infermix.catalog.query import figure
-from infermix.cli.main import main
 from infermix.cli.perf_tables import bar
 from infermix.cli.scatter import scatter
 from infermix.explore import chips as explore_chips
 from infermix.explore.chips import ChipRow, FrontPoint
+from tests.cli.conftest import Invoke
 
 CAT = catalog()
-Invoke = Callable[..., tuple[int, str, str]]
 LONG = ("llama-3.3-70b", "--all", "--input", "100000", "--output", "300")
 
 
 @pytest.fixture
-def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main(["perf", *arguments])
-        out, err = capsys.readouterr()
-        assert isinstance(left.value.code, int)
-        return left.value.code, out, err
-
-    return run
+def invoke(invoke: Invoke) -> Invoke:
+    return partial(invoke, "perf")
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from infermix.cli.main import main
 from infermix.sim import run as run_module
+from tests.cli.conftest import Invoke
 
 STUDY = """
 name = "small"
@@ -28,22 +29,14 @@ slo = { ttft_s = 2.0, tpot_s = 0.05, attainment = 0.95 }
 system = "h100-x1"
 instances = 2
 """
-Invoke = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def invoke(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+def invoke(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     (tmp_path / "s.toml").write_text(STUDY)
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main(["simulate", "s.toml", *arguments])
-        out, err = capsys.readouterr()
-        assert isinstance(left.value.code, int)
-        return left.value.code, out, err
-
-    return run
+    return partial(invoke, "simulate", "s.toml")
 
 
 def test_everything_that_is_asked_for_is_written_and_said(invoke: Invoke, tmp_path: Path) -> None:

@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from infermix.cli.main import main
 from infermix.plan.problem import Training, load_study
 from infermix.plan.question import ask
 from infermix.workload.classes import Part
 from infermix.workload.laws import Arrivals
 from infermix.workload.picture import Arriving, Column, Conversing, Picture, Reuse
 from infermix.workload.shape import Sine
+from tests.cli.conftest import Invoke
 
-Invoke = Callable[..., tuple[int, str, str]]
 TRACE = "t_s,input_tokens,output_tokens,model\n" + "".join(f"{i},{100 + i},{i % 9},{'ab'[i % 2]}\n" for i in range(200))
 
 
 @pytest.fixture
-def invoke(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+def invoke(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.csv").write_text(TRACE)
     (tmp_path / "u.csv").write_text("when,prompt,answer\n0,5,6\n1,7,8\n2,9,9\n")
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main(["workload", "show", *arguments])
-        out, err = capsys.readouterr()
-        assert isinstance(left.value.code, int)
-        return left.value.code, out, err
-
-    return run
+    return partial(invoke, "workload", "show")
 
 
 def test_a_trace_is_shown_within_100_columns(invoke: Invoke) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,6 +16,7 @@ from infermix.silicon.constants import constants, sources
 from infermix.silicon.cost import checks, cost, cost_of
 from infermix.silicon.draw import Draw, drawn, points, triangular
 from infermix.units import MM2_PER_CM2
+from tests.silicon.conftest import Told
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "silicon"
 ANCHOR_USD, TOLERANCE = 3320, 0.15
@@ -142,23 +142,6 @@ stacks = 5
 """
 
 
-@pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """The one line that a file is refused with."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(text: str, verb: str = "cost") -> str:
-        Path("s.toml").write_text(text)
-        with pytest.raises(SystemExit) as left:
-            main(["silicon", verb, "s.toml"])
-        out, err = capsys.readouterr()
-        assert (left.value.code, out) == (2, ""), (left.value.code, out, err)
-        assert err.startswith("infermix: s.toml: ") and err.count("\n") == 1, err
-        return err
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("old", "new", "must"),
     [
@@ -199,10 +182,10 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         ("[chip]", "chip = 'h200'\n[change]", ["no description of this chip", "'h200'"]),
     ],
 )
-def test_chips_that_cannot_be(told: Callable[..., str], old: str, new: str, must: list[str]) -> None:
+def test_chips_that_cannot_be(told: Told, old: str, new: str, must: list[str]) -> None:
     text = CHIP.replace(old, new, 1)
     assert text != CHIP
-    message = told(text)
+    message = told(text, "cost")
     assert all(part in message for part in must), message
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from infermix.silicon.cost import read
 from infermix.silicon.decide import KEYS, Decision, decide, effective
 from infermix.silicon.draw import Draw
 from infermix.silicon.venture import Deal, Venture, read_venture
+from tests.silicon.conftest import Told
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "silicon"
 BASE = """
@@ -171,22 +171,6 @@ class TestExample:
         assert time.perf_counter() - begin < 2
 
 
-@pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    monkeypatch.chdir(tmp_path)
-
-    def run(text: str) -> str:
-        Path("s.toml").write_text(text)
-        with pytest.raises(SystemExit) as left:
-            main(["silicon", "decide", "s.toml"])
-        out, err = capsys.readouterr()
-        assert (left.value.code, out) == (2, ""), (left.value.code, out, err)
-        assert err.startswith("infermix: s.toml: ") and err.count("\n") == 1, err
-        return err
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("old", "new", "must"),
     [
@@ -210,10 +194,10 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         ("[terms]", "[deal.a]\nkind = 'preorder'\nusd = 1\nunits = 1\ndelivery = 2\n[terms]", ["deal.a.delivery", "2"]),
     ],
 )
-def test_decisions_that_cannot_be(told: Callable[..., str], old: str, new: str, must: list[str]) -> None:
+def test_decisions_that_cannot_be(told: Told, old: str, new: str, must: list[str]) -> None:
     text = BASE.replace(old, new, 1)
     assert text != BASE
-    message = told(text)
+    message = told(text, "decide")
     assert all(part in message for part in must), message
 
 

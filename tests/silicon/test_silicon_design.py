@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -21,6 +20,7 @@ from infermix.silicon.constants import constants
 from infermix.silicon.draw import Draw
 from infermix.silicon.record import FAMILIES
 from infermix.silicon.space import Designs, Money, Screened, Space, Work, chip_of, designs_of, pareto, screened
+from tests.silicon.conftest import Told
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "silicon"
 SPACE = Space(
@@ -150,22 +150,6 @@ class TestSmall:
         assert found.ledger and found.sources
 
 
-@pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    monkeypatch.chdir(tmp_path)
-
-    def run(text: str, code: int = 2) -> str:
-        Path("s.toml").write_text(text)
-        with pytest.raises(SystemExit) as left:
-            main(["silicon", "design", "s.toml"])
-        out, err = capsys.readouterr()
-        assert (left.value.code, out) == (code, ""), (left.value.code, out, err)
-        assert err.count("\n") == 1, err
-        return err
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("old", "new", "must"),
     [
@@ -183,15 +167,15 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         ("top = 5", "top = 50", ["s.toml: top", "50"]),
     ],
 )
-def test_spaces_that_cannot_be(told: Callable[..., str], old: str, new: str, must: list[str]) -> None:
+def test_spaces_that_cannot_be(told: Told, old: str, new: str, must: list[str]) -> None:
     text = SMALL.replace(old, new, 1)
     assert text != SMALL
-    message = told(text)
+    message = told(text, "design")
     assert all(part in message for part in must), message
 
 
-def test_a_promise_that_no_design_holds(told: Callable[..., str]) -> None:
-    message = told(SMALL.replace("tokens_per_s_user = 25", "tokens_per_s_user = 25000"), code=1)
+def test_a_promise_that_no_design_holds(told: Told) -> None:
+    message = told(SMALL.replace("tokens_per_s_user = 25", "tokens_per_s_user = 25000"), "design", code=1)
     assert "no design of the space" in message
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from infermix.cli.main import main
 from infermix.silicon.supply import Supply, supply
+from tests.silicon.conftest import Told
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "silicon"
 BASE = """
@@ -77,22 +77,6 @@ def test_four_cents_a_query_beside_what_it_costs_now() -> None:
     assert found.usd_per_query is not None and found.usd_per_query < 0.0036 / 10
 
 
-@pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    monkeypatch.chdir(tmp_path)
-
-    def run(text: str) -> str:
-        Path("s.toml").write_text(text)
-        with pytest.raises(SystemExit) as left:
-            main(["silicon", "supply", "s.toml"])
-        out, err = capsys.readouterr()
-        assert (left.value.code, out) == (2, ""), (left.value.code, out, err)
-        assert err.startswith("infermix: s.toml: ") and err.count("\n") == 1, err
-        return err
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("old", "new", "must"),
     [
@@ -112,10 +96,10 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         ('chip = "h100-sxm"', 'chip = "h100"', ["no description of this chip", "did you mean 'h100-sxm'?"]),
     ],
 )
-def test_demands_that_cannot_be(told: Callable[..., str], old: str, new: str, must: list[str]) -> None:
+def test_demands_that_cannot_be(told: Told, old: str, new: str, must: list[str]) -> None:
     text = BASE.replace(old, new, 1)
     assert text != BASE
-    message = told(text)
+    message = told(text, "supply")
     assert all(part in message for part in must), message
 
 

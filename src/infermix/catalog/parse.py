@@ -82,7 +82,7 @@ def _figure(item: Any, where: str) -> Raw:
     if not item.get("source"):
         raise InputError("the figure has no source", where=where, allowed="ids of sources.toml")
     cooked = {**item, "unit": si_unit(item["unit"], where=f"{where}.unit")}
-    for part in ("value", "low", "high"):
+    for part in ("value", "low", "high", "believed"):
         if part in item:
             cooked[part] = to_si(_number(item[part], f"{where}.{part}"), item["unit"], where=where)
     low, high = cooked.get("low", cooked["value"]), cooked.get("high", cooked["value"])

@@ -75,7 +75,8 @@ class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One number with its source.
 
     ``value``, ``low`` and ``high`` are SI in ``unit``; ``source`` holds ids of ``sources.toml``;
-    ``of`` holds the ids of the figures that a derived one was computed from.
+    ``of`` holds the ids of the figures that a derived one was computed from; ``believed`` is what was believed of one
+    that measured rows were fitted to, before they were looked at: where a fit starts, and what it is held to.
     """
 
     value: float
@@ -87,6 +88,7 @@ class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     high: float | None = None
     note: str = ""
     of: tuple[str, ...] = ()
+    believed: float | None = None
 
 
 class Chip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -69,8 +69,8 @@ def calibrate_rows(
     kept = [r for r in rows if r.quality != "D"]
     samples = [s for s in samples_of(kept, most=most) if not s.case.deployment.is_pipeline]
     families = sorted({s.case.deployment.efficiency.id for s in samples})
-    stacks = {stack_for(catalog, s.case.engine.id, s.case.deployment) for s in samples}
-    knobs = knobs_of(catalog, families, sorted(s.id for s in stacks if s))
+    stacks = [stack_for(catalog, s.case.engine.id, s.case.deployment) for s in samples]
+    knobs = knobs_of(catalog, families, sorted({stack.id for stack in stacks if stack}))
     found = fit(catalog, samples, knobs, rounds=rounds, told=told)
     every = [s for s in samples_of(kept) if not s.case.deployment.is_pipeline]
     by_model, by_chip = (cross_validate(catalog, found, every, by) for by in ("model", "chip"))
@@ -95,7 +95,7 @@ def fitted_figures(catalog: Catalog, found: Fit) -> dict[Id, Figure]:
         told[(knob.part, knob.record, knob.name)] = msgspec.structs.replace(
             old, value=value, source=("MEAS", "OPS") if "OPS" in old.source else ("MEAS",), kind="derived",
             low=value * np.exp(-off), high=min(max(knob.most, value), value * np.exp(off)),
-            note=note_of(knob, rows, float(np.median(np.abs(found.errors[tell])))),
+            believed=knob.believed, note=note_of(rows, float(np.median(np.abs(found.errors[tell])))),
         )  # fmt: skip
     return told
 

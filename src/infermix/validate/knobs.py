@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from infermix.catalog.load import Catalog
-from infermix.catalog.records import Efficiency, Stack
+from infermix.catalog.records import Efficiency, Figure, Stack
 from infermix.perf.deployment import Deployment
 from infermix.validate.meaning import Case
 
@@ -81,17 +81,18 @@ def most_of(name: str, value: float) -> float:
     return max(1.0, value) if name == "allreduce_bytes" else max(MOST_SHARE, value)
 
 
+def believed(name: str, figure: Figure) -> float:
+    """What is believed of a figure whatever measured rows say: of a fitted one, what was before."""
+    value = figure.value if figure.believed is None else figure.believed
+    return max(value, LEAST.get(name, 1e-9))
+
+
 def family_knobs(family: Efficiency) -> list[Knob]:
     """Knobs of a family."""
     looser = 1.0 if family.id in WITH_TABLES else LOOSER
-    shares = [
-        Knob("efficiency", family.id, n, family.figures[n].value, s * looser, most_of(n, family.figures[n].value))
-        for n, s in SHARES.items()
-    ]
-    times = [
-        Knob("efficiency", family.id, n, max(family.figures[n].value, LEAST.get(n, 1e-7)), s, 1.0)
-        for n, s in OVERHEADS.items()
-    ]
+    start = {name: believed(name, family.figures[name]) for name in (*SHARES, *OVERHEADS)}
+    shares = [Knob("efficiency", family.id, n, start[n], s * looser, most_of(n, start[n])) for n, s in SHARES.items()]
+    times = [Knob("efficiency", family.id, n, start[n], s, 1.0) for n, s in OVERHEADS.items()]
     return shares + times
 
 
@@ -100,7 +101,7 @@ def stack_knobs(stack: Stack) -> list[Knob]:
     found = []
     for name, spread in OF_STACK.items():
         if name in stack.figures:
-            value = max(stack.figures[name].value, LEAST.get(name, 1e-9))
+            value = believed(name, stack.figures[name])
             most = MOST_FACTOR if name in ("work", "traffic") else 50.0
             found.append(Knob("stacks", stack.id, name, value, spread, most))
     return found

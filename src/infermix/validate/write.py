@@ -8,7 +8,6 @@ from pathlib import Path
 
 from infermix.catalog.records import Figure
 from infermix.errors import InputError
-from infermix.validate.knobs import Knob
 
 FOLDERS = {"efficiency": "efficiency", "stacks": "stacks"}
 
@@ -22,7 +21,8 @@ def line_of(name: str, figure: Figure) -> str:
     scale, unit = (1e6, "us") if figure.unit == "s" and figure.value < 1e-2 else (1.0, figure.unit)
     parts = [f"value = {scale * figure.value:.4g}", f'unit = "{unit}"', f"source = [{_quoted(figure.source)}]"]
     parts += [f'kind = "{figure.kind}"', f'read = "{figure.read}"']
-    parts += [f"{end} = {scale * x:.4g}" for end, x in (("low", figure.low), ("high", figure.high)) if x is not None]
+    others = {"low": figure.low, "high": figure.high, "believed": figure.believed}
+    parts += [f"{part} = {scale * x:.4g}" for part, x in others.items() if x is not None]
     if figure.note:
         parts.append(f'note = "{figure.note}"')
     return f"{name} = {{ {', '.join(parts)} }}"
@@ -55,6 +55,6 @@ def _with_line(text: str, name: str, line: str) -> str:
     return text.rstrip("\n") + f"\n{line}\n"
 
 
-def note_of(knob: Knob, rows: int, error: float) -> str:
+def note_of(rows: int, error: float) -> str:
     """What a fitted figure says of itself."""
-    return f"fitted: {rows:,} rows tell of it, median abs. ln error {error:.2f}; believed before: {knob.believed:.3g}"
+    return f"fitted: {rows:,} rows tell of it, median abs. ln error {error:.2f}"
