@@ -22,7 +22,8 @@ from infermix.catalog.load import catalog
 from infermix.fleet import Pool, PoolRow, make_deployment
 from infermix.perf.table import compile_table
 from infermix.sim.result import Run
-from infermix.sim.run import fleet_pool_spec, simulate_pools
+from infermix.sim.run import simulate_pools
+from infermix.sim.specs import fleet_pool_spec
 from infermix.sim.state import PoolSpec
 from infermix.workload.requests import Requests, make_requests
 

@@ -30,7 +30,8 @@ import numpy as np
 from infermix.fleet import make_fleet
 from infermix.plan.problem import load_study
 from infermix.plan.question import open_facts
-from infermix.sim.run import fleet_specs, simulate_pools
+from infermix.sim.run import simulate_pools
+from infermix.sim.specs import fleet_specs
 from infermix.sim.state import PoolSpec
 from infermix.sim.stream import Streamed, simulate_stream
 from infermix.workload.requests import Requests

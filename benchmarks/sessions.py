@@ -29,7 +29,8 @@ from infermix.perf.table import compile_table
 from infermix.report import words
 from infermix.report.charts import Axis, Curve, Mark, Plot, Tick
 from infermix.sim.result import COMPLETED, REFUSED, Run
-from infermix.sim.run import fleet_pool_spec, simulate_pools
+from infermix.sim.run import simulate_pools
+from infermix.sim.specs import fleet_pool_spec
 from infermix.sim.state import PoolSpec
 from infermix.workload.arrivals import draw
 from infermix.workload.classes import Slo, TrafficClass

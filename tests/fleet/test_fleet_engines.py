@@ -17,7 +17,7 @@ from infermix.perf.memory import draft_bytes, weights_bytes
 from infermix.perf.specdec import Speculation, acceptance, accepted_variance
 from infermix.perf.table import compile_table
 from infermix.perf.transfer import kv_transfer
-from infermix.sim.run import fleet_specs
+from infermix.sim.specs import fleet_specs
 from infermix.sim.state import DECODE, PREFILL, PoolSpec
 from infermix.workload.requests import Requests, make_requests
 

@@ -15,7 +15,8 @@ from infermix.fleet import Pool
 from infermix.plan.capacity import Capacities, mix_factor
 from infermix.plan.options import Option, all_options, queue_free_capacity, refuse, work_of
 from infermix.plan.question import Demand, Question, ask
-from infermix.sim.run import fleet_pool_spec, simulate_pools
+from infermix.sim.run import simulate_pools
+from infermix.sim.specs import fleet_pool_spec
 from infermix.workload.requests import make_requests
 from tests.plan.questions import CHAT, offer, option, study
 

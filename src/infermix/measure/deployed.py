@@ -10,7 +10,7 @@ from infermix.fleet import Pool, PoolRow, make_deployment
 from infermix.measure.engine import BLOCK_TOKENS, Engine
 from infermix.measure.steps import ScaledSteps
 from infermix.perf.table import compile_table
-from infermix.sim.run import fleet_pool_spec
+from infermix.sim.specs import fleet_pool_spec
 from infermix.sim.state import PoolSpec
 from infermix.workload.requests import Requests
 

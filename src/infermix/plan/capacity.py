@@ -18,7 +18,8 @@ from infermix.metrics.goodput import meets
 from infermix.plan.options import Option, queue_free_capacity, work_of
 from infermix.plan.question import Demand, merged, scaled, thinned
 from infermix.sim.result import Run
-from infermix.sim.run import fleet_pool_spec, simulate_pools
+from infermix.sim.run import simulate_pools
+from infermix.sim.specs import fleet_pool_spec
 from infermix.workload.requests import Requests
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
