@@ -18,6 +18,7 @@ from infermix.explore.design_question import read_question
 from infermix.explore.designs import Candidate, Design
 from infermix.explore.designs import design as search
 from infermix.fleet import Fleet, PoolRow, make_fleet
+from infermix.plan.export.files import made_folder as made_folder
 from infermix.plan.problem import Study, load_study
 from infermix.plan.question import open_facts
 from infermix.plan.result import Plan
@@ -36,6 +37,16 @@ def plan(study: str | Path | Study, *, progress: Progress | None = None) -> Plan
     from infermix.plan.run import make_plan
 
     return make_plan(_opened(study), progress)
+
+
+def write_plan_files(study: str | Path | Study, made: Plan, folder: Path) -> list[str]:
+    """Write what leaves a plan beside its ``plan.json``; the names of the files."""
+    from infermix.plan.export.files import plan_files, write_files
+
+    opened = _opened(study)
+    found = plan_files(made, opened, open_facts(opened), folder)
+    write_files(found, folder)
+    return list(found)
 
 
 def design(path: str | Path, *, progress: Progress | None = None) -> Design:

@@ -1,0 +1,1 @@
+"""What leaves the planner: files that a gateway, an operator and a buyer read."""

@@ -1,0 +1,120 @@
+"""The gateway's configuration: who listens, by which policy, which servers stand behind it, what was promised."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from infermix.catalog.load import Catalog
+from infermix.plan.export.engines import engines_of
+from infermix.plan.problem import Study
+from infermix.plan.result import Plan, PoolPlan
+
+LISTEN = "127.0.0.1:8080"
+FIRST_PORT = 9101
+KEYS_ENV = "INFERMIX_KEYS"
+DEPLOYMENT = ("tp", "pp", "ep", "dp", "stages", "weights", "kv", "role", "max_num_seqs", "max_batched_tokens", "spec")
+"""Keys of a pool that say what one instance of it is."""
+
+
+def gateway_toml(plan: Plan, study: Study, facts: Catalog, folder: Path) -> str:
+    """Text of ``gateway.toml`` for a folder that also holds ``plan.json``.
+
+    Addresses are placeholders on this machine, one port an instance; of keys only the names of the environment
+    variables that hold them are written.
+    """
+    heading = (
+        "# Written by `infermix plan --out`. Put your servers' addresses in place of the urls; no key stands here."
+    )
+    if plan.status == "not_proved":
+        heading += "\n# THE PLAN IS NOT PROVED: a promise or a limit was missed when it was simulated."
+    parts = [heading, _table("gateway", _gateway(plan, study, folder))]
+    parts += [_table(f"classes.{_key(name)}", _promise(study, name)) for name in study.traffic]
+    port = FIRST_PORT
+    for pool in plan.fleet:
+        parts += [
+            _table("backends", _backend(pool, facts, port + i, i), array=True) for i in range(pool.instances)
+        ]  # fmt: skip
+        port += pool.instances
+    return "\n\n".join(parts) + "\n"
+
+
+def _gateway(plan: Plan, study: Study, folder: Path) -> dict[str, object]:
+    policy = plan.policy
+    if ":" in policy:
+        file, _, function = policy.rpartition(":")
+        policy = f"{os.path.relpath(study.base_dir / file, folder)}:{function}"
+    return {"listen": LISTEN, "policy": policy, "plan": "plan.json", "workers": 1, "keys_env": KEYS_ENV}
+
+
+def _promise(study: Study, name: str) -> dict[str, object]:
+    """The promises of a class, and what else a policy weighs; what is not promised is left out."""
+    cls = study.traffic[name]
+    slo = {key: value for key, value in msgspec.to_builtins(cls.slo).items() if value}
+    worth = cls.value_of_time_usd_per_hour
+    return {
+        "model": getattr(cls, "model", None) or study.model,
+        **slo,
+        **({"value_of_time_usd_per_hour": worth} if worth is not None else {}),
+        **({"priority": cls.priority} if cls.priority else {}),
+    }
+
+
+def _backend(pool: PoolPlan, facts: Catalog, port: int, instance: int) -> dict[str, object]:
+    runs = engines_of(facts.chips[pool.chip])
+    layout = {key: getattr(pool, key) for key in DEPLOYMENT}
+    return {
+        "url": f"http://127.0.0.1:{port}",
+        "name": f"{pool.name}/{instance}",
+        "pool": pool.name,
+        "system": pool.system,
+        "model": pool.model,
+        "engine": runs[0].engine if runs else "openai",
+        "key_env": key_name(pool.name),
+        **{key: value for key, value in layout.items() if value is not None},
+        "serves": pool.serves,
+        "usd_per_hour": round(pool.usd_per_hour / pool.instances, 6),
+    }
+
+
+def key_name(pool: str) -> str:
+    """Environment variable for the upstream key of a pool.
+
+    >>> key_name("b200-x8-tp1")
+    'B200_X8_TP1_KEY'
+    """
+    word = "".join(c if c.isascii() and c.isalnum() else "_" for c in pool.upper())
+    return f"{'POOL_' if word[:1].isdigit() else ''}{word}_KEY"
+
+
+def _table(name: str, rows: dict[str, object], *, array: bool = False) -> str:
+    heading = f"[[{name}]]" if array else f"[{name}]"
+    return "\n".join([heading, *(f"{key} = {toml_value(value)}" for key, value in rows.items())])
+
+
+def toml_value(value: object) -> str:
+    r"""A value as TOML writes it.
+
+    >>> toml_value({"coding": 1.0, 'a "b"': 0.5})
+    '{ coding = 1.0, "a \\"b\\"" = 0.5 }'
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return msgspec.json.encode(value).decode()
+    if isinstance(value, dict):
+        return f"{{ {_joined(f'{_key(k)} = {toml_value(v)}' for k, v in value.items())} }}" if value else "{}"
+    return repr(value)
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return ", ".join(parts)
+
+
+def _key(name: str) -> str:
+    """A key, in quotes where TOML wants them."""
+    bare = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+    return name if bare else msgspec.json.encode(name).decode()
