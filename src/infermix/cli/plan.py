@@ -16,7 +16,8 @@ from infermix.errors import NoAnswer
 @click.option("--report", "report_path", metavar="FILE.html", help="Write the plan as one HTML page.")
 @click.option("--out", metavar="DIR", help="Write all that leaves the plan: plan.json, gateway, scripts, bill.")
 @click.option("--json", "json_path", metavar="FILE", help="Write the plan as JSON (- for stdout).")
-def plan(study: str, report_path: str | None, out: str | None, json_path: str | None) -> None:
+@click.option("--no-cache", is_flag=True, help="Simulate every capacity anew; neither read nor write any.")
+def plan(study: str, report_path: str | None, out: str | None, json_path: str | None, no_cache: bool) -> None:
     """Find the cheapest fleet that keeps every promise of STUDY within its limits, and prove it by simulation.
 
     Exits with 1 when the question is infeasible or the plan could not be proved.
@@ -28,7 +29,7 @@ def plan(study: str, report_path: str | None, out: str | None, json_path: str | 
 
         folder = made_folder(out) if out else None
         with phases() as say, first_compile_said():
-            made = make(study, progress=say)
+            made = make(study, progress=say, cache=not no_cache)
         if json_path:
             write_json(json_path, made)
         print_plan(made, console_out(json_path == "-"))

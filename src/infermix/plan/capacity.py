@@ -2,19 +2,23 @@
 
 Pooling makes the capacity of n instances more than n times that of one, so it is simulated at several
 pool sizes. The sample of a class is offered faster or slower, on the same luck, until its attainment
-just holds.
+just holds. A class of sessions is a closed loop: more or fewer sessions are at work, and its rate is the one
+at which they come when served as recorded.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
-from infermix.arrays import Bools
+from infermix.arrays import Bools, Ints
 from infermix.fleet import Pool
 from infermix.metrics.goodput import meets
+from infermix.plan.cache import Store, digest, engine_digest, requests_digest
+from infermix.plan.loops import places_of, with_sessions
 from infermix.plan.options import Option, queue_free_capacity, work_of
 from infermix.plan.question import Demand, merged, scaled, thinned
 from infermix.sim.result import Run
@@ -30,14 +34,17 @@ WARM_UP = 0.15
 LEAST = 5000
 HORIZON_S = 120.0
 """A capacity is simulated for so many requests, and at least so long: a slight overload shows only after a while."""
+AHEAD = 1.3
+"""Sessions are drawn so much longer than they are looked at: served faster than recorded, they come sooner."""
 MARGIN = 0.2
 """Share of the allowed misses that capacities leave free."""
 
 
 class Capacities:
-    """Simulated capacities of one question, remembered."""
+    """Simulated capacities of one question, remembered; those of earlier ones are read from a store."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store | None = None) -> None:
+        self.store = store or Store(None)
         self._known: dict[tuple[str, str, int], float] = {}
         self._lock = threading.Lock()
 
@@ -66,17 +73,42 @@ class Capacities:
 
     def copy_of_classes(self, keep: list[str]) -> Capacities:
         """What is known of some classes, for a question that changes the others."""
-        other = Capacities()
+        other = Capacities(self.store)
         other._known = {key: rate for key, rate in self._known.items() if key[1] in keep}
         return other
 
     def simulate(self, option: Option, demand: Demand, size: int) -> float:
-        """Find the capacity by bisection between nothing and the optimistic bound."""
-        bound = queue_free_capacity(option.table, option.deployment.max_num_seqs, work_of(demand))
-        found = _bisect(lambda rate: _holds_alone(option, demand, size, rate), bound * size) / size
+        """Find the capacity by bisection between nothing and the optimistic bound, or read it from the store."""
+        key = _key(option, demand, size)
+        found = self.store.read(key)
+        if found is None:
+            bound = queue_free_capacity(option.table, option.deployment.max_num_seqs, work_of(demand))
+            found = _bisect(lambda rate: _holds_alone(option, demand, size, rate), bound * size) / size
+            self.store.write(key, found)
         with self._lock:
             self._known[(option.name, demand.name, size)] = found
         return found
+
+    def mix_factor(self, option: Option, demands: list[Demand], rates: dict[str, float], size: int) -> float:
+        """``mix_factor``, or what the store knows of it."""
+        key = digest(*(_key(option, d, size) for d in demands), [rates[d.name] for d in demands])
+        found = self.store.read(key)
+        if found is None:
+            found = mix_factor(option, demands, rates, size)
+            self.store.write(key, found)
+        return found
+
+
+def _key(option: Option, demand: Demand, size: int) -> str:
+    """Everything that a simulated capacity hangs on."""
+    settings = (BISECTIONS, WARM_UP, LEAST, HORIZON_S, MARGIN, size)
+    return digest(engine_digest(option.deployment, option.table), _sample_digest(demand), demand.cls.slo, settings)
+
+
+@lru_cache(maxsize=256)
+def _sample_digest(demand: Demand) -> str:
+    """The requests of a class, and whether they are a closed loop."""
+    return f"{requests_digest(demand.sample)} {demand.cls.sessions} {demand.rate_per_s if demand.cls.sessions else 0}"
 
 
 def mix_factor(option: Option, demands: list[Demand], rates: dict[str, float], size: int) -> float:
@@ -103,34 +135,64 @@ def _bisect(holds: Callable[[float], bool], bound: float) -> float:
 
 
 def _holds_alone(option: Option, demand: Demand, size: int, rate: float) -> bool:
-    sample = thinned(demand.sample, max(LEAST, int(rate * HORIZON_S)))
-    requests = scaled(sample, rate / _own_rate(sample))
-    good = good_requests(_run(option, size, requests, [demand]), demand)
-    return float(good[int(WARM_UP * len(requests)) :].mean()) >= _wanted(demand)
+    if rate <= 0.0:
+        return True
+    horizon = max(HORIZON_S, LEAST / rate)
+    if demand.cls.sessions is not None:
+        horizon = min(horizon, _longest_s(demand, rate))
+    requests = offered_at(demand, rate, horizon)
+    run = _run(option, size, requests, [demand], horizon)
+    return _kept(run, demand, _counted(run, requests, horizon))
 
 
 def _holds_mix(option: Option, demands: list[Demand], rates: dict[str, float], size: int, factor: float) -> bool:
     horizon = max(HORIZON_S, *(LEAST / (rates[d.name] * factor) for d in demands))
-    horizon = min(horizon, *(len(d.sample) / (rates[d.name] * factor) for d in demands))
-    parts = []
-    for demand in demands:
-        rate = rates[demand.name] * factor
-        sample = thinned(demand.sample, max(1, int(rate * horizon)))
-        parts.append(scaled(sample, rate / _own_rate(sample)))
-    requests = merged(parts)
-    run = _run(option, size, requests, demands)
-    counted = requests.arrival_s >= WARM_UP * horizon
-    for c, demand in enumerate(demands):
-        mine = counted & (requests.class_id == c)
-        if mine.any() and good_requests(run, demand)[mine].mean() < _wanted(demand):
-            return False
-    return True
+    horizon = min(horizon, *(_longest_s(d, rates[d.name] * factor) for d in demands))
+    requests = merged([offered_at(d, rates[d.name] * factor, horizon) for d in demands])
+    run = _run(option, size, requests, demands, horizon)
+    counted = _counted(run, requests, horizon)
+    return all(_kept(run, d, counted & (requests.class_id == c)) for c, d in enumerate(demands))
 
 
-def _run(option: Option, size: int, requests: Requests, demands: list[Demand]) -> Run:
+def offered_at(demand: Demand, rate: float, horizon_s: float) -> Requests:
+    """A class at another rate: its sample faster or slower, or more or fewer of its sessions at work."""
+    if demand.cls.sessions is None:
+        sample = thinned(demand.sample, max(1, int(rate * horizon_s)))
+        return scaled(sample, rate / _own_rate(sample))
+    wanted = max(1, round(rate / demand.rate_per_s * demand.cls.sessions))
+    return with_sessions(demand.sample, _places(demand), wanted, AHEAD * horizon_s)
+
+
+@lru_cache(maxsize=64)
+def _places(demand: Demand) -> Ints:
+    return places_of(demand.sample)
+
+
+def _longest_s(demand: Demand, rate: float) -> float:
+    """For how long a sample reaches at a rate; that of a closed loop does not hang on it [s]."""
+    if demand.cls.sessions is not None:
+        return float(demand.sample.arrival_s[-1])
+    return len(demand.sample) / rate
+
+
+def _counted(run: Run, requests: Requests, horizon_s: float) -> Bools:
+    """Requests that came when the instances had filled up; those of a closed loop come when they may."""
+    arrival = run.requests.arrival_s
+    last = horizon_s if (requests.parent >= 0).any() else np.inf
+    return (arrival >= WARM_UP * min(horizon_s, float(requests.arrival_s[-1]))) & (arrival < last)
+
+
+def _kept(run: Run, demand: Demand, counted: Bools) -> bool:
+    """Whether the promise held for the requests that count, with the margin."""
+    return not counted.any() or float(good_requests(run, demand)[counted].mean()) >= _wanted(demand)
+
+
+def _run(option: Option, size: int, requests: Requests, demands: list[Demand], horizon_s: float) -> Run:
     """Simulate until the last request could have kept its promise; a backlog beyond that is all misses."""
     pool = Pool(name="pool", deployment=option.deployment, instances=size)
-    until_s = float(requests.arrival_s[-1]) + max(_promised_s(demand) for demand in demands)
+    closed = any(demand.cls.sessions is not None for demand in demands)
+    last_s = horizon_s if closed else float(requests.arrival_s[-1])
+    until_s = last_s + max(_promised_s(demand) for demand in demands)
     return simulate_pools(requests, [fleet_pool_spec(pool, requests, option.table)], "least_wait", until_s=until_s)
 
 

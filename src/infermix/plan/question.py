@@ -345,14 +345,18 @@ def thinned(requests: Requests, n: int) -> Requests:
 
 
 def merged(parts: list[Requests]) -> Requests:
-    """Requests of several classes in order of arrival; class c is the c-th part."""
+    """Requests of several classes in order of arrival, parents kept; class c is the c-th part."""
     order = np.argsort(np.concatenate([p.arrival_s for p in parts]), kind="stable")
     columns: dict[str, Any] = {
         f.name: np.concatenate([getattr(p, f.name) for p in parts])[order]
         for f in fields(Requests)
         if isinstance(getattr(parts[0], f.name), np.ndarray)
     }
-    columns["parent"] = without_parents(len(order))
+    rank = np.full(len(order) + 1, -1, dtype=np.int32)
+    rank[order] = np.arange(len(order))
+    begin = np.cumsum([0, *(len(p) for p in parts)])
+    mothers = [np.where(p.parent >= 0, p.parent + first, -1) for p, first in zip(parts, begin, strict=False)]
+    columns["parent"] = rank[np.concatenate(mothers)[order]]
     columns["class_id"] = np.repeat(np.arange(len(parts), dtype=np.int16), [len(p) for p in parts])[order]
     return Requests(class_names=tuple(p.class_names[0] for p in parts), **columns)
 

@@ -14,6 +14,7 @@ from infermix.cost.energy import facility_w
 from infermix.errors import NoAnswer
 from infermix.perf.memory import kv_tokens_left
 from infermix.plan import explain
+from infermix.plan.cache import Store
 from infermix.plan.conflict import name_conflict
 from infermix.plan.evidence import Evidence, Traffic, holds
 from infermix.plan.limits import fleet_cost, limit_uses, offer_of, pool_cost
@@ -28,8 +29,8 @@ from infermix.units import SECONDS_PER_HOUR, TOKENS_PER_MTOK
 Progress = Callable[[str], None]
 
 
-def make_plan(study: Study, progress: Progress | None = None) -> Plan:
-    """Plan a study.
+def make_plan(study: Study, progress: Progress | None = None, store: Store | None = None) -> Plan:
+    """Plan a study; capacities that were simulated before are read from ``store``, and new ones written there.
 
     Raises
     ------
@@ -42,7 +43,7 @@ def make_plan(study: Study, progress: Progress | None = None) -> Plan:
     say("options")
     policy_of(study)
     question = ask(study)
-    planner = make_planner(question)
+    planner = make_planner(question, store)
     bound = lower_bound(planner)
     traffic = Traffic(question)
     planned = time.perf_counter()

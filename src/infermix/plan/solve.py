@@ -16,7 +16,8 @@ import msgspec
 
 from infermix.errors import NoAnswer
 from infermix.plan import model
-from infermix.plan.capacity import SIZES, Capacities, mix_factor
+from infermix.plan.cache import Store
+from infermix.plan.capacity import SIZES, Capacities
 from infermix.plan.model import Column, Solution
 from infermix.plan.options import Option, Rankings, all_options, queue_free_capacity, shortlist, work_of
 from infermix.plan.problem import Limits
@@ -92,12 +93,12 @@ class Planner:
         return option.name in self.able[demand]
 
 
-def make_planner(question: Question) -> Planner:
-    """Options and shortlist of a question; NoAnswer when a class or the model has none."""
+def make_planner(question: Question, store: Store | None = None) -> Planner:
+    """Options and shortlist of a question, with capacities of earlier ones; NoAnswer when a class or model has none."""
     options, misfits = all_options(question)
     rankings: Rankings = {}
     short, reasons = shortlist(question, options, rankings)
-    return Planner(question, options, short, reasons, misfits, rankings)
+    return Planner(question, options, short, reasons, misfits, rankings, Capacities(store))
 
 
 def replanned(planner: Planner, question: Question, changed: str) -> Planner:
@@ -197,7 +198,7 @@ def _mixes_hold(planner: Planner, solution: Solution) -> bool:
             continue
         key = (option.name, choice.instances, tuple(round(r, 6) for r in choice.rates.values()))
         if key not in planner.mixes:
-            planner.mixes[key] = mix_factor(option, demands, choice.rates, choice.instances)
+            planner.mixes[key] = planner.capacities.mix_factor(option, demands, choice.rates, choice.instances)
         if planner.mixes[key] < 1.0:
             planner.take_off(option, max(0.3, planner.mixes[key]))
             held = False
