@@ -11,9 +11,10 @@ from infermix.catalog.load import catalog
 from infermix.cost.rent import HourlyPrice
 from infermix.perf.deployment import Deployment
 from infermix.perf.table import compile_table
+from infermix.plan.offers import Offer
 from infermix.plan.options import Option
 from infermix.plan.problem import Limits, Study, parse_study
-from infermix.plan.question import Demand, Offer, Question
+from infermix.plan.question import Demand, Question
 from infermix.workload.requests import make_requests
 from tests.perf.deployments import deploy
 

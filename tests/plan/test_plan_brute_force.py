@@ -10,7 +10,7 @@ import pytest
 
 from infermix.errors import NoAnswer
 from infermix.plan import model
-from infermix.plan.model import Column, Solution
+from infermix.plan.model import Column, Solution, make_table
 from infermix.plan.problem import Limits
 from infermix.plan.question import Question
 from tests.naive.plan import cheapest
@@ -41,7 +41,7 @@ def market(case: int, systems: tuple[tuple[str, dict[str, int]], ...]) -> tuple[
 
 def solved(asked: Question, columns: list[Column]) -> Solution | None:
     try:
-        return model.solve(model.build(asked, columns), gap=0.0)
+        return model.solve(model.build(asked, make_table(asked, columns)), gap=0.0)
     except NoAnswer:
         return None
 

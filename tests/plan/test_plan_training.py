@@ -8,7 +8,7 @@ import pytest
 
 from infermix.errors import InputError, NoAnswer
 from infermix.plan import model
-from infermix.plan.model import Column, Solution
+from infermix.plan.model import Column, Solution, make_table
 from infermix.plan.problem import Limits, Study
 from infermix.plan.question import Question, ask, planned_hour, thinned
 from infermix.plan.result import Plan
@@ -27,14 +27,14 @@ def asked(training: dict[str, Any], **more: Any) -> Question:
 
 
 def solved(of: Question, columns: list[Column]) -> Solution | None:
-    return model.solve(model.build(of, columns), gap=0.0)
+    return model.solve(model.build(of, make_table(of, columns)), gap=0.0)
 
 
 def reserving(systems: int, limits: Limits | None = None, supply: int | None = 6) -> tuple[Question, list[Column]]:
     """Ten instances of a cheap system would do; a dearer one stands beside it."""
     training = {"run": {"system": "h100-x1", "systems": systems}} if systems else {}
     held = asked(training, market={"systems": ["h100-x1"], "prices": {"h100-x1": 3.0}}).reserved
-    cheap, dear = offer("h100-x1", 3.0, None if supply is None else supply - systems), offer("l40s-x1", 10.0)
+    cheap, dear = offer("h100-x1", 3.0, supply), offer("l40s-x1", 10.0)
     of = question([cheap, dear], [demand("chat", 10.0, 100)], limits)
     columns = [Column(option(o), 0, 100, {"chat": 2.0}) for o in (cheap, dear)]
     return Question(**{**vars(of), "reserved": held}), columns
@@ -120,8 +120,12 @@ def test_training_counts_in_the_hour_that_is_planned(
     run = HELD if hours is None else {**HELD, "hours": hours}
     of = asked({"run": run}, traffic={"chat": CHAT if shape is None else {**CHAT, "shape": shape}})
     assert of.hour == hour and [r.counted for r in of.reserved] == [counted]
-    assert of.offers[0].supply == (3 if counted else 5) and of.offers[1].supply is None
-    assert of.reserved_usd_per_hour == pytest.approx(2 * of.reserved[0].price.usd_per_hour if counted else 0.0)
+    assert (
+        of.offers[0].supply == 5
+        and of.reserved_systems("h100-x1") == (2 if counted else 0)
+        and of.offers[1].supply is None
+    )
+    assert of.reserved_usd_per_hour() == pytest.approx(2 * of.reserved[0].price.usd_per_hour if counted else 0.0)
 
 
 def test_the_busiest_hour_is_planned_at_its_rate() -> None:
@@ -170,5 +174,5 @@ def test_runs_whose_hours_part_may_share_systems() -> None:
 def test_a_conflict_names_the_training_beside_it() -> None:
     bad = study(traffic={"chat": BUSY}, market={"systems": ["h100-x1"], "supply": {"h100-x1": 5}},
                 training={"run": {**HELD, "systems": 5}})  # fmt: skip
-    with pytest.raises(NoAnswer, match=r"market\.supply\.h100-x1 = 0.*beside Training run: 5 x h100-x1"):
+    with pytest.raises(NoAnswer, match=r"market\.supply\.h100-x1 = 5.*beside Training run: 5 x h100-x1"):
         plan(bad)

@@ -8,7 +8,7 @@ import msgspec
 
 from infermix.errors import NoAnswer
 from infermix.plan import model
-from infermix.plan.model import Column
+from infermix.plan.model import Column, make_table
 from infermix.plan.problem import Limits
 from infermix.plan.question import Question
 from infermix.plan.solve import Planner, choose, relaxed_columns
@@ -62,6 +62,6 @@ def _only(question: Question, names: list[str]) -> Question:
 
 def _feasible(question: Question, columns: list[Column]) -> bool:
     try:
-        return model.solve(model.build(question, columns)) is not None
+        return model.solve(model.build(question, make_table(question, columns))) is not None
     except NoAnswer:
         return False

@@ -9,7 +9,8 @@ import numpy as np
 from infermix.arrays import Floats
 from infermix.fleet import Fleet, Pool
 from infermix.plan.evidence import Evidence
-from infermix.plan.question import Offer, Question
+from infermix.plan.offers import Offer
+from infermix.plan.question import Question
 
 TOLERANCE = 1e-9
 
@@ -60,9 +61,9 @@ def limit_uses(question: Question, fleet: Fleet, evidence: Evidence) -> list[Lim
     uses = [_supply_use(question, fleet, offer) for offer in question.offers if offer.supply is not None]
     if limits.power_mw is not None:
         watts = sum(p.systems * (o.facility_w or np.nan) for p, o in zip(fleet.pools, offers, strict=True))
-        uses.append(LimitUse("limits.power_mw", (watts + question.reserved_w) / 1e6, limits.power_mw))
+        uses.append(LimitUse("limits.power_mw", (watts + question.reserved_w()) / 1e6, limits.power_mw))
     if limits.usd_per_hour is not None:
-        spent = fleet_cost(question, fleet) + question.reserved_usd_per_hour
+        spent = fleet_cost(question, fleet) + question.reserved_usd_per_hour()
         uses.append(LimitUse("limits.usd_per_hour", spent, limits.usd_per_hour))
     if limits.max_vendor_share is not None:
         costs = np.array([pool_cost(question, p) for p in fleet.pools])
@@ -90,7 +91,7 @@ def limit_uses(question: Question, fleet: Fleet, evidence: Evidence) -> list[Lim
 def _supply_use(question: Question, fleet: Fleet, offer: Offer) -> LimitUse:
     bought = sum(p.systems for p in fleet.pools if p.deployment.system.id == offer.system.id)
     held = question.reserved_systems(offer.system.id)
-    return LimitUse(f"market.supply.{offer.system.id}", bought + held, float((offer.supply or 0) + held))
+    return LimitUse(f"market.supply.{offer.system.id}", bought + held, float(offer.supply or 0))
 
 
 def _by_vendor(offers: list[Offer], amounts: Floats) -> dict[str, float]:

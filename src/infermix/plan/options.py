@@ -13,11 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from infermix.arrays import Floats
+from infermix.catalog.records import Model
 from infermix.errors import InfermixError, NoAnswer
 from infermix.perf.deployment import Deployment, best_weights, can_keep_kv
 from infermix.perf.layouts import fitting
 from infermix.perf.table import StepTable, compile_table
-from infermix.plan.question import Demand, Offer, Question
+from infermix.plan.offers import Offer
+from infermix.plan.question import Demand, Question
 
 CHUNKS = (2048, 8192)
 BATCH_CAPS = (8, 16, 32, 64, 128, 256)
@@ -153,7 +155,7 @@ def all_options(question: Question) -> tuple[list[Option], dict[str, str]]:
     options, reasons = [], {}
     for offer in question.offers:
         found, reason = [], ""
-        for deployment in _deployments(question, offer):
+        for deployment in [d for model in question.models for d in _deployments(question, offer, model)]:
             try:
                 table = compile_table(deployment)
             except InfermixError as fault:
@@ -162,25 +164,28 @@ def all_options(question: Question) -> tuple[list[Option], dict[str, str]]:
             found.append(Option(offer, deployment, table.at_speed(table.low) if question.speed == "low" else table))
         options += found
         if not found:
-            reasons[offer.system.id] = reason or f"{question.model.id} does not fit"
+            reasons[offer.system.id] = reason or f"{_names(question)} does not fit"
     if not options:
         raise NoAnswer(
-            f"{question.model.id} fits on no system of the market: "
-            + "; ".join(f"{k}: {v}" for k, v in reasons.items())
+            f"{_names(question)} fits on no system of the market: " + "; ".join(f"{k}: {v}" for k, v in reasons.items())
         )
     return options, reasons
 
 
-def _deployments(question: Question, offer: Offer) -> list[Deployment]:
+def _names(question: Question) -> str:
+    return " or ".join(model.id for model in question.models)
+
+
+def _deployments(question: Question, offer: Offer, model: Model) -> list[Deployment]:
     if not offer.chip.efficiency:
         return []
     efficiency = question.catalog.efficiencies[offer.chip.efficiency]
     base = Deployment(
-        model=question.model,
+        model=model,
         system=offer.system,
         chip=offer.chip,
         efficiency=efficiency,
-        weights=best_weights(question.model, offer.chip, efficiency),
+        weights=best_weights(model, offer.chip, efficiency),
         stages=1 if efficiency.machine == "pipeline" else 0,
     )
     layouts = _layouts(_replace(base, max_num_seqs=BATCH_CAPS[0], max_batched_tokens=CHUNKS[0])) or [base]
@@ -240,6 +245,9 @@ def _rank(options: list[Option], demand: Demand) -> tuple[dict[str, list[Option]
     refused: dict[str, Refusal] = {}
     for option in options:
         system = option.offer.system.id
+        if demand.model is not None and option.deployment.model.id != demand.model.id:
+            refused.setdefault(system, Refusal(np.inf, f"{demand.model.id} does not fit"))
+            continue
         refusal = refuse(option, demand)
         if refusal is None:
             rate = queue_free_capacity(option.table, option.deployment.max_num_seqs, work)

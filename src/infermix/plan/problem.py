@@ -41,6 +41,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """At the wall: IT power times ``cost.pue``."""
     usd_per_hour: float | None = None
 
+    @property
+    def dilutes(self) -> bool:
+        """Whether idle systems of one vendor would make room for another's."""
+        return self.max_vendor_share is not None and self.vendor_share_of == "spend"
+
 
 class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is minimised."""
@@ -135,10 +140,17 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             )
 
 
+class Slots(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Equal parts of the day that are planned apart; one: the busiest hour is planned."""
+
+    count: Literal[1, 2, 3, 4, 6, 8, 12, 24] = 1
+
+
 class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A question."""
 
     model: str
+    """Of every class that states no other."""
     traffic: dict[str, TrafficClass]
     cost_basis: CostBasis = "rent"
     name: str = ""
@@ -146,6 +158,7 @@ class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     cost: Terms = Terms()
     limits: Limits = Limits()
     objective: Objective = Objective()
+    slots: Slots = Slots()
     simulate: Simulate = Simulate()
     prove: Prove = Prove()
     fleet: dict[str, PoolRow] = {}
@@ -160,7 +173,8 @@ class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 _TABLES: dict[str, type[msgspec.Struct]] = {
-    "market": Market, "cost": Terms, "limits": Limits, "objective": Objective, "simulate": Simulate, "prove": Prove,
+    "market": Market, "cost": Terms, "limits": Limits, "objective": Objective, "slots": Slots, "simulate": Simulate,
+    "prove": Prove,
 }  # fmt: skip
 
 

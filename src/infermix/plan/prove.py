@@ -42,11 +42,12 @@ class Proved:
     """For every pool: what taking one instance away breaks."""
 
 
-def fleet_of(question: Question, solution: Solution) -> Fleet:
-    """The chosen columns as pools, with the share of each class that the program sends to each."""
-    totals = {d.name: sum(c.rates.get(d.name, 0.0) for c in solution.choices) for d in question.demands}
+def fleet_of(question: Question, solution: Solution, slot: int = 0) -> Fleet:
+    """The columns chosen in a slot as pools, with the share of each class that the program sends to each."""
+    choices = solution.at(slot)
+    totals = {d.name: sum(c.rates.get(d.name, 0.0) for c in choices) for d in question.demands}
     pools: list[Pool] = []
-    for choice in solution.choices:
+    for choice in choices:
         d = choice.column.option.deployment
         stem = f"{d.system.id}-{d.layout.replace(' ', '-')}"
         same = sum(p.name.split("/")[0] == stem for p in pools)

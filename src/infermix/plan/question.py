@@ -7,22 +7,25 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from infermix.arrays import Floats
 from infermix.catalog.load import Catalog, catalog, load_own_chip, with_own_chip
 from infermix.catalog.query import find_model, find_system
-from infermix.catalog.records import KINDS_OF_CHIP, Chip, Model, System
+from infermix.catalog.records import KINDS_OF_CHIP, Model
 from infermix.cost.energy import facility_w
-from infermix.cost.rent import HourlyPrice, hourly_price
+from infermix.cost.rent import hourly_price
 from infermix.errors import InputError, NoAnswer, located, near_miss
+from infermix.plan.offers import Contract, Offer, Reservation
 from infermix.plan.problem import Limits, Study
+from infermix.plan.slots import Slot, is_even, slots_of
 from infermix.workload.arrivals import Drawn, draw
 from infermix.workload.classes import TrafficClass
 from infermix.workload.requests import Requests
 from infermix.workload.rows import without_parents
-from infermix.workload.shape import hours_of, peak_hours
+from infermix.workload.shape import by_hour, hours_of
 
 SAMPLE = 60_000
 """Requests of each class from which mean work is taken."""
@@ -30,49 +33,24 @@ HOUR_SAMPLE = 2_000
 """Requests of each class from which the busiest hour is told."""
 
 
-@dataclass(frozen=True)
-class Offer:
-    """A system on the market."""
-
-    system: System
-    chip: Chip
-    price: HourlyPrice
-    supply: int | None
-    facility_w: float | None
-
-
-@dataclass(frozen=True)
-class Reservation:
-    """Systems that a training run holds.
-
-    ``counted`` says whether it runs in the hour that is planned; then its systems are missing from
-    the supply, and its price and power count against the limits.
-    """
-
-    name: str
-    system: System
-    chip: Chip
-    systems: int
-    hours: tuple[int, int] | None
-    price: HourlyPrice
-    facility_w: float | None
-    counted: bool
-
-    @property
-    def usd_per_hour(self) -> float:
-        """Price of all its systems [USD/h]."""
-        return self.systems * self.price.usd_per_hour
-
-
 @dataclass(frozen=True, eq=False)
 class Demand:
-    """A class: its promise, its rate, and a sample of its requests."""
+    """A class: its promise, its rates, and a sample of its requests."""
 
     name: str
     cls: TrafficClass
     rate_per_s: float
+    """In its busiest slot."""
     sample: Requests
     """Of this class alone, at its own rate."""
+    rates_per_s: tuple[float, ...] = ()
+    """In every slot; empty where there is one."""
+    model: Model | None = None
+    """The class's own; None: the study's."""
+
+    def rate_at(self, slot: int) -> float:
+        """Requests a second in a slot."""
+        return self.rates_per_s[slot] if self.rates_per_s else self.rate_per_s
 
     @cached_property
     def some_lengths(self) -> tuple[Floats, Floats, Floats]:
@@ -107,28 +85,48 @@ class Question:
     forced: str = ""
     """A system of which at least one must be bought: what it would cost to have it."""
     reserved: tuple[Reservation, ...] = ()
-    hour: int | None = None
-    """Hour of the day that is planned; None where every hour is alike."""
+    slots: tuple[Slot, ...] = (Slot(),)
 
     @property
-    def reserved_usd_per_hour(self) -> float:
-        """Price of the training that runs in the hour that is planned [USD/h]."""
-        return sum(r.usd_per_hour for r in self.reserved if r.counted)
+    def hour(self) -> int | None:
+        """Hour of the day that is planned, where one slot is; None where every hour is alike."""
+        return self.slots[0].hour if len(self.slots) == 1 else None
 
     @property
-    def reserved_w(self) -> float:
+    def models(self) -> tuple[Model, ...]:
+        """Models of the classes, each once."""
+        return tuple({m.id: m for m in map(self.model_of, self.demands)}.values())
+
+    def model_of(self, demand: Demand) -> Model:
+        """The model that a class is served by."""
+        return demand.model or self.model
+
+    @cached_property
+    def contracts(self) -> tuple[tuple[Offer, Contract], ...]:
+        """Every way to have systems, with its offer."""
+        return tuple((offer, contract) for offer in self.offers for contract in offer.ways)
+
+    def running(self, slot: int) -> list[Reservation]:
+        """Training that runs in a slot."""
+        return [held for held in self.reserved if held.slots[slot]]
+
+    def reserved_usd_per_hour(self, slot: int = 0) -> float:
+        """Price of the training that runs in a slot [USD/h]."""
+        return sum(held.usd_per_hour for held in self.running(slot))
+
+    def reserved_w(self, slot: int = 0) -> float:
         """Its power at the wall [W]; NoAnswer where the catalogue has no figure."""
-        unknown = [r for r in self.reserved if r.counted and r.facility_w is None]
+        unknown = [held for held in self.running(slot) if held.facility_w is None]
         if unknown:
             raise NoAnswer(
                 f"training.{unknown[0].name}: no power figure of {unknown[0].system.id}, so limits.power_mw cannot be "
                 "checked"
             )
-        return sum(r.systems * (r.facility_w or 0.0) for r in self.reserved if r.counted)
+        return sum(held.systems * (held.facility_w or 0.0) for held in self.running(slot))
 
-    def reserved_systems(self, system: str) -> int:
-        """Systems of one kind that training holds in the hour that is planned."""
-        return sum(r.systems for r in self.reserved if r.counted and r.system.id == system)
+    def reserved_systems(self, system: str, slot: int = 0) -> int:
+        """Systems of one kind that training holds in a slot."""
+        return sum(held.systems for held in self.running(slot) if held.system.id == system)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -164,29 +162,21 @@ def ask(study: Study) -> Question:
         raise InputError("no systems on the market", where=study.path or "study", mend="add [market] systems = [...]")
     offers = tuple(_offer(study, facts, name) for name in study.market.systems)
     _check_names(study)
-    hour = planned_hour(study, model)
-    question = Question(
+    slots = find_slots(study, model)
+    return Question(
         study=study,
         catalog=facts,
         model=model,
         offers=offers,
-        demands=demands(study, model, hour),
+        demands=demands(study, model, slots),
         limits=study.limits,
         speed=study.prove.speeds,
-        reserved=_reservations(study, facts, hour),
-        hour=hour,
+        reserved=_reservations(study, facts, slots),
+        slots=slots,
     )
-    return replace(question, offers=tuple(_lowered(question, offer) for offer in offers))
 
 
-def _lowered(question: Question, offer: Offer) -> Offer:
-    """The offer without what training holds."""
-    if offer.supply is None:
-        return offer
-    return replace(offer, supply=offer.supply - question.reserved_systems(offer.system.id))
-
-
-def _reservations(study: Study, facts: Catalog, hour: int | None) -> tuple[Reservation, ...]:
+def _reservations(study: Study, facts: Catalog, slots: tuple[Slot, ...]) -> tuple[Reservation, ...]:
     """The study's training runs with price and power; InputError where they need more than there is."""
     found = []
     for name, run in study.training.items():
@@ -203,7 +193,7 @@ def _reservations(study: Study, facts: Catalog, hour: int | None) -> tuple[Reser
                 hours=run.hours,
                 price=price,
                 facility_w=facility_w(system, study.cost.pue) if system.power_w is not None else None,
-                counted=hour is None or hour in hours_of(run.hours),
+                slots=tuple(slot.hour is None or slot.hour in hours_of(run.hours) for slot in slots),
             )
         )
     supply = study.market.supply if study.market else {}
@@ -221,23 +211,20 @@ def _reservations(study: Study, facts: Catalog, hour: int | None) -> tuple[Reser
     return tuple(found)
 
 
-def planned_hour(study: Study, model: Model) -> int | None:
-    """The hour of the day that is planned: the busiest, and of equals the one in which training holds most.
-
-    Busy is measured in uncached input and output tokens. None where no class has a shape and no
-    training run has hours: every hour is alike.
-    """
-    shaped = any(cls.shape is not None for cls in study.traffic.values())
-    if not shaped and all(run.hours is None for run in study.training.values()):
-        return None
+def find_slots(study: Study, model: Model) -> tuple[Slot, ...]:
+    """The slots of a study; busy is measured in uncached input and output tokens."""
     weights = dict.fromkeys(study.traffic, 1.0)
-    if shaped and len(study.traffic) > 1:
-        for demand in demands(study, model, None, HOUR_SAMPLE):
+    if not is_even(study) and len(study.traffic) > 1:
+        for demand in demands(study, model, (Slot(),), HOUR_SAMPLE):
             inputs, cached, outputs = demand.lengths
             weights[demand.name] = demand.rate_per_s * float((inputs - cached + outputs).mean())
-    hours = peak_hours({name: cls.shape for name, cls in study.traffic.items()}, weights)
-    runs = study.training.values()
-    return max(hours, key=lambda h: (sum(run.systems for run in runs if h in hours_of(run.hours)), -h))
+    return slots_of(study, weights)
+
+
+def planned_hour(study: Study, model: Model) -> int | None:
+    """The busiest hour of the day, by which a fleet is judged; None where every hour is alike."""
+    whole = msgspec.structs.replace(study, slots=msgspec.structs.replace(study.slots, count=1))
+    return find_slots(whole, model)[0].hour
 
 
 def open_facts(study: Study) -> Catalog:
@@ -256,38 +243,66 @@ def offered(
     requests: int | None = None,
     min_per_class: int = 0,
     hold_hour: bool = False,
+    hour: int | None = None,
 ) -> Drawn:
-    """The study's traffic from the hour that is planned on; with ``hold_hour`` it stays as busy as then."""
+    """The study's traffic from an hour on, the planned one unless told; with ``hold_hour`` it stays as busy as then."""
     return draw(
         study.traffic,
         seed=seed,
         requests=requests,
         min_per_class=min_per_class,
-        max_context=model.max_context,
+        max_context=contexts(study, model),
         base_dir=study.base_dir,
-        start_hour=planned_hour(study, model) or 0,
+        start_hour=(planned_hour(study, model) if hour is None else hour) or 0,
         hold_hour=hold_hour,
     )
 
 
-def demands(study: Study, model: Model, hour: int | None = None, sample: int = SAMPLE) -> tuple[Demand, ...]:
+def contexts(study: Study, model: Model) -> dict[str, int]:
+    """Class → longest context of its model [tokens]."""
+    return {name: model_of_class(study, name, model).max_context for name in study.traffic}
+
+
+def model_of_class(study: Study, name: str, default: Model) -> Model:
+    """The model that a class names; the study's where it names none."""
+    own = study.traffic[name].model
+    if own is None:
+        return default
+    with located(f"{study.path}: traffic.{name}.model"):
+        return find_model(own, catalog())
+
+
+def demands(
+    study: Study, model: Model, slots: tuple[Slot, ...] = (Slot(),), sample: int = SAMPLE
+) -> tuple[Demand, ...]:
     """The classes with a sample each, drawn apart so that a rare class has as many as a frequent one.
 
-    Rates are those of an hour of the day, or means over the day.
+    Each is drawn at the hour of the only slot, or at its own busiest hour; without hours, rates are means.
     """
     found = []
     for name, cls in study.traffic.items():
+        swing = by_hour(cls.shape)
+        hours = [slot.hour for slot in slots if slot.hour is not None]
+        hour = max(hours, key=lambda h, swing=swing: float(swing[h])) if hours else None  # type: ignore[misc]
+        mine = model_of_class(study, name, model)
         drawn = draw(
             {name: cls},
             seed=study.simulate.seed,
             requests=sample,
-            max_context=model.max_context,
+            max_context=mine.max_context,
             base_dir=study.base_dir,
             start_hour=hour or 0,
             hold_hour=hour is not None,
         )
-        found.append(Demand(name=name, cls=cls, rate_per_s=drawn.rates_per_s[name], sample=drawn.requests))
+        peak = drawn.rates_per_s[name]
+        rates = _rates(peak, swing, hour, slots) if len(slots) > 1 else ()
+        found.append(Demand(name, cls, peak, drawn.requests, rates, mine))
     return tuple(found)
+
+
+def _rates(peak: float, swing: Floats, hour: int | None, slots: tuple[Slot, ...]) -> tuple[float, ...]:
+    """Rates in the slots of a class that has its ``peak`` at an hour [1/s]."""
+    return tuple(peak if hour is None or s.hour is None else peak * float(swing[s.hour] / swing[hour]) for s in slots)
 
 
 def _offer(study: Study, facts: Catalog, name: str) -> Offer:

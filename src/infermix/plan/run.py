@@ -18,9 +18,10 @@ from infermix.plan.cache import Store
 from infermix.plan.conflict import name_conflict
 from infermix.plan.evidence import Evidence, Traffic, holds
 from infermix.plan.limits import fleet_cost, limit_uses, offer_of, pool_cost
+from infermix.plan.offers import Reservation
 from infermix.plan.problem import Study
 from infermix.plan.prove import Proved, prove
-from infermix.plan.question import Question, Reservation, ask
+from infermix.plan.question import Question, ask
 from infermix.plan.result import ClassPlan, Plan, PoolPlan, TrainingPlan
 from infermix.plan.routing import policy_of
 from infermix.plan.solve import Planner, lower_bound, make_planner
@@ -43,6 +44,8 @@ def make_plan(study: Study, progress: Progress | None = None, store: Store | Non
     say("options")
     policy_of(study)
     question = ask(study)
+    if len(question.slots) > 1:
+        raise NoAnswer(f"{study.path}: slots.count: plans of several slots cannot be proved yet")
     planner = make_planner(question, store)
     bound = lower_bound(planner)
     traffic = Traffic(question)

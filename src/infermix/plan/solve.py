@@ -18,7 +18,7 @@ from infermix.errors import NoAnswer
 from infermix.plan import model
 from infermix.plan.cache import Store
 from infermix.plan.capacity import SIZES, Capacities
-from infermix.plan.model import Column, Solution
+from infermix.plan.model import Column, Solution, make_table
 from infermix.plan.options import Option, Rankings, all_options, queue_free_capacity, shortlist, work_of
 from infermix.plan.problem import Limits
 from infermix.plan.question import Demand, Question
@@ -157,7 +157,7 @@ def solve_once(planner: Planner, gap: float, *, simulated_only: bool = False) ->
             k: min(1.0, v * (1 + planner.share_margin)) for k, v in question.limits.min_share_output_tokens.items()
         }
         question = question.with_limits(_with_shares(question, shares))
-    return model.solve(model.build(question, _columns(planner, simulated_only)), gap)
+    return model.solve(model.build(question, make_table(question, _columns(planner, simulated_only))), gap)
 
 
 def _with_shares(question: Question, shares: dict[str, float]) -> Limits:
@@ -217,7 +217,8 @@ def lower_bound(planner: Planner) -> float:
     Instances that share a system may be fractions; options that another one of the same system matches or beats
     for every class are left out, which cannot change the optimum.
     """
-    solution = model.solve(model.build(planner.question, relaxed_columns(planner)), tie_break=0.0)
+    table = make_table(planner.question, relaxed_columns(planner))
+    solution = model.solve(model.build(planner.question, table), tie_break=0.0)
     return solution.bound_usd_per_hour if solution is not None else float("inf")
 
 

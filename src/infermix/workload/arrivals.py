@@ -59,7 +59,7 @@ def draw(
     requests: int | None = None,
     horizon_s: float | None = None,
     min_per_class: int = 0,
-    max_context: int | None = None,
+    max_context: int | Mapping[str, int] | None = None,
     base_dir: Path = Path(),
     start_hour: float = 0.0,
     hold_hour: bool = False,
@@ -83,7 +83,7 @@ def draw(
         then all requests in the horizon are returned. With none of the three every trace is
         offered whole.
     max_context
-        Longest input + output that the model takes [tokens]; longer requests are shortened where
+        Longest input + output that the model takes [tokens], or that of each class; longer requests are shortened where
         their class says ``clip``: the output to at most half of it, then the input, of which the
         uncached part is kept as far as it fits.
     base_dir
@@ -126,7 +126,9 @@ def draw(
     return Drawn(table, horizon, rates, clipped, over, repairs)
 
 
-def shorten(inputs: Tokens, cached: Tokens, outputs: Tokens, max_context: int) -> tuple[Tokens, Tokens, Tokens]:
+def shorten(
+    inputs: Tokens, cached: Tokens, outputs: Tokens, max_context: int | Tokens
+) -> tuple[Tokens, Tokens, Tokens]:
     """Input, cached and output tokens of requests made to fit ``max_context`` tokens in all.
 
     >>> [int(c[0]) for c in shorten(np.array([900]), np.array([700]), np.array([300]), 1000)]
@@ -139,25 +141,29 @@ def shorten(inputs: Tokens, cached: Tokens, outputs: Tokens, max_context: int) -
 
 
 def _fit(
-    table: Requests, classes: Mapping[str, TrafficClass], max_context: int | None
+    table: Requests, classes: Mapping[str, TrafficClass], max_context: int | Mapping[str, int] | None
 ) -> tuple[Requests, dict[str, int], dict[str, int]]:
     """Shorten what is too long for the model where its class allows it; count both kinds by class."""
     none = dict.fromkeys(classes, 0)
     if max_context is None:
         return table, none, dict(none)
-    long = np.flatnonzero(table.input_tokens.astype(np.int64) + table.output_tokens > max_context)
+    each = np.array([max_context if isinstance(max_context, int) else max_context[name] for name in classes])
+    most = each[table.class_id]
+    long = np.flatnonzero(table.input_tokens.astype(np.int64) + table.output_tokens > most)
     counts = np.bincount(table.class_id[long], minlength=len(classes))
     clips = np.array([cls.context == "clip" for cls in classes.values()])
     clipped = {name: int(k) for name, k in zip(classes, np.where(clips, counts, 0), strict=True)}
     over = {name: int(k) for name, k in zip(classes, np.where(clips, 0, counts), strict=True)}
     row = long[clips[table.class_id[long]]]
     inputs, cached, outputs = table.input_tokens.copy(), table.cached_tokens.copy(), table.output_tokens.copy()
-    inputs[row], cached[row], outputs[row] = shorten(inputs[row], cached[row], outputs[row], max_context)
+    inputs[row], cached[row], outputs[row] = shorten(inputs[row], cached[row], outputs[row], most[row])
     table = replace(table, input_tokens=inputs, cached_tokens=cached, output_tokens=outputs)
     return table, clipped, over
 
 
-def _check_size(requests: int | None, horizon_s: float | None, min_per_class: int, max_context: int | None) -> None:
+def _check_size(
+    requests: int | None, horizon_s: float | None, min_per_class: int, max_context: int | Mapping[str, int] | None
+) -> None:
     if requests is not None and horizon_s is not None:
         raise InputError("both requests and horizon_s are given", value=(requests, horizon_s), mend="give one")
     if requests is not None and requests < 1:
@@ -166,8 +172,9 @@ def _check_size(requests: int | None, horizon_s: float | None, min_per_class: in
         raise InputError("horizon_s must be positive", value=horizon_s, allowed="seconds > 0")
     if min_per_class < 0:
         raise InputError("min_per_class is negative", value=min_per_class, allowed="at least 0")
-    if max_context is not None and max_context < 2:
-        raise InputError("max_context is too short", value=max_context, allowed="at least 2 tokens")
+    least = max_context if max_context is None or isinstance(max_context, int) else min(max_context.values())
+    if least is not None and least < 2:
+        raise InputError("max_context is too short", value=least, allowed="at least 2 tokens")
 
 
 def _horizon(

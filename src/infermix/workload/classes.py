@@ -65,6 +65,8 @@ class TrafficClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """
 
     slo: Slo
+    model: str | None = None
+    """Model that serves it; None: the study's."""
     profile: str | None = None
     trace: str | None = None
     mix: list[Part] = []

@@ -1,0 +1,98 @@
+"""Pools: instances by bracket, the systems that host them, and how much traffic they carry."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from infermix.plan.model.lp import Terms
+from infermix.plan.model.program import Program
+
+
+def define_pools(program: Program) -> None:
+    """Instances n of each column within its bracket if opened, and the whole systems that host them.
+
+    Where a system hosts several instances, the systems are whole and n is rounded up afterwards.
+    """
+    for s in program.slots:
+        for i, column in program.columns():
+            each = column.option.deployment.instances_per_system
+            spans = column.option.deployment.systems_per_instance
+            n = program.lp.variable(program.at(f"n_{i}", s), column.most, whole=each == 1)
+            program.instances[i, s] = n
+            if column.least > 0:
+                _open(program, i, s)
+            if each == 1:
+                program.systems[i, s] = [(n, float(spans))]
+                continue
+            whole = program.lp.variable(program.at(f"systems_{i}", s), column.most, whole=True)
+            program.lp.row(program.at(f"host_{i}", s), [(whole, each), (n, -1.0)], least=0.0)
+            program.lp.row(program.at(f"full_{i}", s), [(whole, each), (n, -1.0)], most=each - 1e-3)
+            program.systems[i, s] = [(whole, 1.0)]
+
+
+def _open(program: Program, i: int, s: int) -> None:
+    """A pool within the bracket, or none."""
+    column, n = program.table.columns[i], program.instances[i, s]
+    z = program.lp.variable(program.at(f"open_{i}", s), 1.0, whole=True)
+    program.lp.row(program.at(f"most_{i}", s), [(n, 1.0), (z, -column.most)], most=0.0)
+    program.lp.row(program.at(f"least_{i}", s), [(n, 1.0), (z, -column.least)], least=0.0)
+    program.opened[i, s] = z
+
+
+def define_one_bracket(program: Program) -> None:
+    """An option has one pool in a slot, in one bracket of sizes."""
+    mine: dict[str, list[int]] = {}
+    for i, column in program.columns():
+        mine.setdefault(column.option.name, []).append(i)
+    for name, columns in mine.items():
+        for s in program.slots:
+            opened = [(program.opened[i, s], 1.0) for i in columns if (i, s) in program.opened]
+            if len(opened) > 1:
+                program.lp.row(program.at(f"bracket_{name}", s), opened, most=1.0)
+
+
+def define_rates(program: Program) -> None:
+    """Requests a second of each class to each column that can serve it."""
+    names = program.question.class_names
+    for i, c, s in np.argwhere(program.table.capacity > 0.0).tolist():
+        program.rate[i, c, s] = program.lp.variable(program.at(f"rate_{names[c]}_{i}", s))
+        program.sent.setdefault((c, s), []).append((i, program.rate[i, c, s]))
+
+
+def define_capacity(program: Program) -> None:
+    """The classes of a pool share its instances: sum of rate / capacity <= n."""
+    used = used_instances(program)
+    for (i, s), n in program.instances.items():
+        program.lp.row(program.at(f"capacity_{i}", s), [*used[i, s], (n, -1.0)], most=0.0)
+
+
+def define_used_pools(program: Program) -> None:
+    """Where vendors are limited by spend or capacity, a pool must be used, a large one by half.
+
+    Idle systems of a cheap vendor would otherwise be bought to dilute the share of a dear one. The relaxation leaves
+    this out, as a bound may.
+    """
+    if not program.question.limits.dilutes:
+        return
+    used = used_instances(program)
+    for (i, s), z in program.opened.items():
+        terms = [*used[i, s], (program.instances[i, s], -0.5), (z, 0.45)]
+        program.lp.row(program.at(f"used_{i}", s), terms, least=0.0)
+
+
+def used_instances(program: Program) -> dict[tuple[int, int], Terms]:
+    """(column, slot) → instances that its traffic keeps busy."""
+    used: dict[tuple[int, int], Terms] = {key: [] for key in program.instances}
+    for (i, c, s), rate in program.rate.items():
+        used[i, s].append((rate, 1.0 / program.table.capacity[i, c, s]))
+    return used
+
+
+def define_handover(program: Program) -> None:
+    """What prefill pools take of a class they hand over to decode pools of its model."""
+    roles = [column.option.deployment.role for _, column in program.columns()]
+    sign = {"prefill": 1.0, "decode": -1.0}
+    for (c, s), sent in program.sent.items():
+        terms = [(v, sign[roles[i]]) for i, v in sent if roles[i] in sign]
+        if terms:
+            program.lp.equal(program.at(f"handover_{program.question.class_names[c]}", s), terms)

@@ -1,0 +1,70 @@
+"""The program while it is written: the question, the table, and handles on the variables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from infermix.errors import NoAnswer
+from infermix.plan.model.lp import Lp, Terms
+from infermix.plan.offers import Contract, Offer
+from infermix.plan.question import Question
+from infermix.plan.table import Column, Table
+
+
+@dataclass
+class Program:
+    """Variables by (column, slot), (column, class, slot), (contract, slot); numbers of columns, classes and slots."""
+
+    question: Question
+    table: Table
+    lp: Lp = field(default_factory=Lp)
+    instances: dict[tuple[int, int], int] = field(default_factory=dict)
+    systems: dict[tuple[int, int], Terms] = field(default_factory=dict)
+    """Whole systems that host the instances of a column."""
+    opened: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Whether a pool is of this bracket; not there where a column takes any size."""
+    rate: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    """Requests a second of a class to a column; only where the column can serve it."""
+    sent: dict[tuple[int, int], list[tuple[int, int]]] = field(default_factory=dict)
+    """(class, slot) → (column, variable) of its rates."""
+    had: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Systems had under a contract; one variable for all slots unless the contract is by the hour."""
+    unserved: list[str] = field(default_factory=list)
+    """Classes that nothing can serve: the program is infeasible."""
+
+    @property
+    def slots(self) -> range:
+        """Numbers of the slots."""
+        return range(len(self.question.slots))
+
+    @property
+    def contracts(self) -> tuple[tuple[Offer, Contract], ...]:
+        """Contracts with their offers, in the order that numbers them."""
+        return self.question.contracts
+
+    def columns(self) -> Iterator[tuple[int, Column]]:
+        """Columns with their numbers."""
+        return enumerate(self.table.columns)
+
+    def at(self, name: str, slot: int) -> str:
+        """A name in a slot; slots are named only where there are several."""
+        return name if len(self.question.slots) == 1 else f"{name}_s{slot}"
+
+    def of_offer(self, offer: Offer, slot: int) -> Terms:
+        """Systems of an offer that host instances in a slot."""
+        return [t for i, c in self.columns() if c.option.offer.key == offer.key for t in self.systems[i, slot]]
+
+    def spend(self, slot: int) -> list[tuple[str, Terms]]:
+        """(vendor, USD an hour) of every contract in a slot."""
+        return [
+            (offer.system.vendor, [(self.had[f, slot], contract.usd_per_hour)])
+            for f, (offer, contract) in enumerate(self.contracts)
+        ]
+
+
+def facility_w(offer: Offer) -> float:
+    """Power at the wall of one system [W]."""
+    if offer.facility_w is None:
+        raise NoAnswer(f"{offer.system.id}: no power figure, so limits.power_mw cannot be checked")
+    return offer.facility_w
