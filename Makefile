@@ -62,7 +62,7 @@ lock: ## pin everything anew (UPGRADE=--upgrade takes newer versions)
 	@echo "lock: requirements.lock, requirements-dev.lock"
 	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip --disable-pip-version-check install --quiet $(UV)
 	@$(COMPILE) --output-file requirements.lock > /dev/null
-	@$(COMPILE) --extra dev --constraints requirements.lock --output-file requirements-dev.lock > /dev/null
+	@$(COMPILE) --extra serve --extra dev --constraints requirements.lock --output-file requirements-dev.lock > /dev/null
 
 clean: ## remove what make made
 	@rm -rf $(VENV) build dist report.html plan.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

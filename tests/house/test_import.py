@@ -10,7 +10,7 @@ import pytest
 NUMBERS = {"msgspec", "numpy"}
 TABLES_AND_COMPILER = {"numba", "pandas", "polars", "pyarrow", "scipy"}
 SOLVERS = {"highspy", "linopy"}
-WEB = {"httpx", "starlette", "uvicorn"}
+WEB = {"httptools", "httpx", "starlette", "uvicorn", "uvloop"}
 FACES = {"click", "jinja2", "plotly", "rich"}
 HEAVY = NUMBERS | TABLES_AND_COMPILER | SOLVERS | WEB | FACES
 
