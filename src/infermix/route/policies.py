@@ -52,11 +52,32 @@ def _emptier(view: FleetView, j: int, other: int) -> bool:
 
 
 @inline
+def _is_idle(view: FleetView, j: int, pool: int) -> bool:
+    """Whether an eligible instance of a pool (-1: of all pools) is idle: no wait is less, no batch emptier."""
+    idle = view.inflight[j] == 0 and view.queued_tokens[j] == 0
+    return bool(idle and view.eligible[j] and (pool < 0 or view.pool[j] == pool))
+
+
+@inline
+def _idle_from(view: FleetView, start: int, pool: int) -> int:
+    """The first idle instance from ``start`` on, then from the first on; -1: none."""
+    for j in range(start, len(view.pool)):
+        if _is_idle(view, j, pool):
+            return j
+    for j in range(start):
+        if _is_idle(view, j, pool):
+            return j
+    return -1
+
+
+@inline
 def _least_wait_in(view: FleetView, ask: Ask, pool: int) -> int:
     """Least modelled wait among the eligible instances of a pool (-1: of all pools), from a new one on each time."""
     count = len(view.pool)
     j = ask.number % max(count, 1)
-    best, best_wait = -1, np.inf
+    best, best_wait = _idle_from(view, j, pool), np.inf
+    if best >= 0:
+        return best
     for _ in range(count):
         wait = wait_s(view, ask, j)
         if wait <= best_wait and view.eligible[j] and (pool < 0 or view.pool[j] == pool):
