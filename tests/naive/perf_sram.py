@@ -16,28 +16,31 @@ class Pipeline:
         self.d, self.model = d, d.model
         self.figures = {name: figure.value for name, figure in d.efficiency.figures.items()}
         chips = d.stages * d.system.chips
-        self.layer_bandwidth = chips * value(d.chip.sram_bytes_per_s) / self.model.layers
-        self.layer_flop_per_s = chips * peak(d.chip, "bf16").rate * self.figures["gemm_flop"] / self.model.layers
-        self.layer_flop = count.token_flop(d.model) / self.model.layers
-        self.always_bytes = count.line_bytes(d.model, d.weights, 0) / self.model.layers
-        self.expert_bytes = count.line_bytes(d.model, d.weights, 1) / self.model.layers - self.always_bytes
+        self.parts = int(self.figures.get("stages_per_layer", 1))
+        self.line = self.model.layers * self.parts
+        self.own_bandwidth = chips * value(d.chip.sram_bytes_per_s) / self.line
+        self.own_flop_per_s = chips * peak(d.chip, "bf16").rate * self.figures["gemm_flop"] / self.line
+        self.own_flop = count.token_flop(d.model) / self.line
+        self.always_bytes = count.line_bytes(d.model, d.weights, 0) / self.line
+        self.expert_bytes = count.line_bytes(d.model, d.weights, 1) / self.line - self.always_bytes
         self.width = 1 + (d.spec.depth if d.spec else 0)
         self.drafts = d.spec.depth if d.spec and d.spec.method != "ngram" else 0
 
     def all_stages_s(self, microbatch: float) -> float:
-        """One microbatch through every layer, which are all the mean layer."""
+        """One microbatch through every layer and part of one, which are all the mean one."""
         model, seconds = self.model, 0.0
         touched = count.experts_touched(model, microbatch) if model.experts else 0.0
         read = 0.0 if self.d.chip.only_models else self.always_bytes + touched * self.expert_bytes
         sync = self.figures["layer_s"] * (self.figures["moe_layer_factor"] if model.experts else 1)
-        arithmetic = microbatch * self.layer_flop / self.layer_flop_per_s
+        arithmetic = microbatch * self.own_flop / self.own_flop_per_s
         for _ in range(model.layers):
-            seconds += sync + read / self.layer_bandwidth + arithmetic
+            for _ in range(self.parts):
+                seconds += sync / self.parts + read / self.own_bandwidth + arithmetic
         return seconds
 
     def stage_s(self, microbatch: float) -> float:
-        """The mean layer."""
-        return self.all_stages_s(microbatch) / self.model.layers
+        """The mean place in line."""
+        return self.all_stages_s(microbatch) / self.line
 
     def beside_s(self) -> float:
         """Hops from system to system, and the head."""
@@ -47,11 +50,10 @@ class Pipeline:
         return seconds
 
     def decode_s(self, tokens: int) -> float:
-        """Flat while there are no more sequences than layers; then every layer takes several at once."""
-        layers = self.model.layers
-        microbatch = 1 if tokens <= layers else tokens / layers
+        """Flat while there are no more sequences than places; then every place takes several at once."""
+        microbatch = 1 if tokens <= self.line else tokens / self.line
         seconds = self.all_stages_s(self.width * microbatch)
-        for _ in range(self.drafts):
+        for _ in range(self.drafts * self.parts):
             seconds += self.stage_s(microbatch)
         return seconds + self.beside_s()
 
@@ -62,9 +64,9 @@ class Pipeline:
         best = math.inf
         for power in range(13):
             size = 2**power
-            best = min(best, (self.model.layers + math.ceil(tokens / size)) * self.stage_s(min(size, tokens)))
-        for _ in range(self.drafts):
-            best += self.stage_s(max(1, decoding / self.model.layers))
+            best = min(best, (self.line + math.ceil(tokens / size)) * self.stage_s(min(size, tokens)))
+        for _ in range(self.drafts * self.parts):
+            best += self.stage_s(max(1, decoding / self.line))
         return max(best + self.beside_s(), self.decode_s(decoding))
 
     def per_seq_s(self) -> float:
@@ -85,7 +87,7 @@ class Pipeline:
         full, model = self.seeing() == "full", self.model
         read = count.block_kv_bytes(model, self.d.kv, "full") if full else count.index_bytes(model)
         work = count.read_flop(model) if full else count.index_flop(model)
-        return max(read / self.layer_bandwidth, self.width * work / self.layer_flop_per_s)
+        return max(read / self.own_bandwidth, self.width * work / self.own_flop_per_s)
 
     def pair_s(self) -> float:
         """One pair at the slowest layer."""
@@ -93,7 +95,7 @@ class Pipeline:
             return 0.0
         full = self.seeing() == "full"
         work = count.pair_flop(self.model, "full") if full else count.index_flop(self.model)
-        return work / self.layer_flop_per_s
+        return work / self.own_flop_per_s
 
     def load_s(self) -> float:
         """KV of one cached token over the links of every system."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from infermix.arrays import Floats
+from infermix.perf import dataflow
 from infermix.perf.deployment import BLOCK_TOKENS, Deployment
 from tests.naive import perf_chip, perf_memory
 from tests.naive import perf_model as count
@@ -179,11 +180,12 @@ def test_more_tokens_take_longer_and_larger_batches_serve_more(runs: list[Run]) 
 def test_sram_machines_are_flat_while_there_are_no_more_users_than_layers(runs: list[Run]) -> None:
     for run in runs:
         if run.d.is_pipeline:
-            layers = run.d.model.layers
-            flat = run.t.decode_s[run.tokens <= layers]
+            line = dataflow.places(run.d)
+            assert line >= run.d.model.layers
+            flat = run.t.decode_s[run.tokens <= line]
             assert (flat == flat[0]).all(), str(run)
-            assert (run.t.decode_s[run.tokens > layers] > flat[0]).all(), str(run)
-            assert run.t.issue_interval_s * layers <= run.t.latency_s * (1 + ROUNDING), str(run)
+            assert (run.t.decode_s[run.tokens > line] > flat[0]).all(), str(run)
+            assert run.t.issue_interval_s * line <= run.t.latency_s * (1 + ROUNDING), str(run)
 
 
 def test_a_token_alone_takes_no_less_than_the_interval(runs: list[Run]) -> None:

@@ -61,6 +61,9 @@ KNOWN = {
     "groq-x14": deploy("groq-v1-rack", "llama-2-70b", stages=14),
     "groq-x24-moe": deploy("groq-v1-rack", "glm-4.5-air", stages=24),
     "lpx-fp8-only": deploy("groq3-lpx-rack", "llama-3.1-70b", weights="fp8"),
+    "northpole-half-layers": deploy(
+        "northpole-x16", "llama-3.1-8b", stages=6, weights="int4", kv="int8", spec=Speculation("eagle", 2, 2.3)
+    ),
     "corsair-int8-only": deploy("corsair-x8", "llama-3.1-8b", stages=2),
 }
 

@@ -39,11 +39,11 @@ def _streaming_parts(d: Deployment, batch: int, context: float) -> dict[str, flo
 
 
 def _pipeline_parts(d: Deployment, batch: int, context: float) -> dict[str, float]:
-    layers, width = d.model.layers, d.spec.width if d.spec else 1
-    microbatch = np.array([max(1.0, batch / layers) * width])
-    whole = layers * float(dataflow.stage_s(d, microbatch)[0])
-    sync = layers * dataflow.sync_s(d)
-    arithmetic = layers * float(microbatch[0]) * model_cost.flop_per_token(d.model) / dataflow.compute(d)
+    line, width = dataflow.places(d), d.spec.width if d.spec else 1
+    microbatch = np.array([max(1.0, batch / line) * width])
+    whole = line * float(dataflow.stage_s(d, microbatch)[0])
+    sync = d.model.layers * dataflow.sync_s(d)
+    arithmetic = line * float(microbatch[0]) * model_cost.flop_per_token(d.model) / dataflow.compute(d)
     drafts = float(dataflow.draft_s(d, np.array([float(batch)]))[0])
     parts = {
         "synchronisation": sync,

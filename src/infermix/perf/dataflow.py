@@ -1,13 +1,15 @@
 """Step time on chips that hold the weights in SRAM: layers stand in line, tokens pass through.
 
-Every layer owns 1/L of the silicon. A *stage* is a layer; it works on a microbatch of b tokens at a
-time: ``t_stage(b) = t_sync + weights read / BW_l + b flop / P_l``. With B sequences in flight:
+A *place* in line is a layer, or a part of one where a family says ``stages_per_layer``; N places own 1/N
+of the silicon each. A place works on a microbatch of b tokens at a time:
+``t(b) = t_sync + weights read / BW_n + b flop / P_n``. With B sequences in flight:
 
-- decode: every sequence gets a token each ``max(L, B/b) t_stage(b)``: flat while B <= L, then b grows;
-- a prompt chunk of m tokens follows in microbatches and must drain: ``(L + T/b) t_stage(b)``;
+- decode: every sequence gets a token each ``max(N, B/b) t(b)``: flat while B <= N, then b grows;
+- a prompt chunk of T tokens follows in microbatches and must drain: ``(N + T/b) t(b)``;
 - a sequence that verifies drafts passes with all its tokens in one microbatch.
 
-Behaviour under concurrency follows from this arithmetic; no public measurement confirms it yet.
+NorthPole's published times agree with this (28 users on two models); on wafers and Groq chips no public
+measurement tells of more than one user.
 """
 
 from __future__ import annotations
@@ -21,6 +23,12 @@ from infermix.perf.deployment import Deployment
 MICROBATCHES: Floats = np.array([2.0**i for i in range(13)])
 
 
+def places(d: Deployment) -> float:
+    """Stages in line: layers, or parts of them."""
+    figures = d.efficiency.figures
+    return d.model.layers * (figures["stages_per_layer"].value if "stages_per_layer" in figures else 1.0)
+
+
 def sync_s(d: Deployment) -> float:
     """Seconds a layer needs whatever it computes; MoE layers need more by a factor."""
     f = d.efficiency.figures
@@ -29,24 +37,25 @@ def sync_s(d: Deployment) -> float:
 
 
 def stage_s(d: Deployment, microbatch: Floats) -> Floats:
-    """Seconds of one layer for a microbatch of b tokens, attention over the context left out."""
-    model, layers = d.model, d.model.layers
-    read = _weight_bytes_read(d, microbatch) / (_bandwidth(d) / layers)
-    arithmetic = microbatch * model_cost.flop_per_token(model) / layers / (compute(d) / layers)
-    return sync_s(d) + read + arithmetic
+    """Seconds of one place for a microbatch of b tokens, attention over the context left out."""
+    line = places(d)
+    read = _weight_bytes_read(d, microbatch) / line / (_bandwidth(d) / line)
+    arithmetic = microbatch * model_cost.flop_per_token(d.model) / line / (compute(d) / line)
+    return sync_s(d) * d.model.layers / line + read + arithmetic
 
 
 def decode_s(d: Deployment, tokens: Floats) -> Floats:
     """Seconds in which so many decoding sequences pass once [s]."""
-    layers, width = float(d.model.layers), d.spec.width if d.spec else 1
-    microbatch = np.maximum(1.0, tokens / layers) * width
-    return layers * stage_s(d, microbatch) + draft_s(d, tokens) + _beside_s(d)
+    line, width = places(d), d.spec.width if d.spec else 1
+    microbatch = np.maximum(1.0, tokens / line) * width
+    return line * stage_s(d, microbatch) + draft_s(d, tokens) + _beside_s(d)
 
 
 def draft_s(d: Deployment, sequences: Floats) -> Floats:
     """Seconds of drafting: one more layer for each token ahead [s]."""
-    depth = d.spec.draft_layers if d.spec else 0
-    return depth * stage_s(d, np.maximum(1.0, sequences / d.model.layers)) if depth else 0.0 * sequences
+    depth, line = d.spec.draft_layers if d.spec else 0, places(d)
+    each = depth * line / d.model.layers
+    return each * stage_s(d, np.maximum(1.0, sequences / line)) if depth else 0.0 * sequences
 
 
 def mixed_s(d: Deployment, tokens: Floats) -> Floats:
@@ -54,12 +63,12 @@ def mixed_s(d: Deployment, tokens: Floats) -> Floats:
 
     The engine picks the microbatch that drains soonest.
     """
-    layers = float(d.model.layers)
+    line = places(d)
     drafted = np.minimum(tokens, d.max_num_seqs)
     verified = tokens + drafted * (d.spec.depth if d.spec else 0)
     each = np.maximum(verified, 1.0)
     microbatch = np.minimum(MICROBATCHES[:, None], each[None, :])
-    best: Floats = ((layers + np.ceil(verified / MICROBATCHES[:, None])) * stage_s(d, microbatch)).min(axis=0)
+    best: Floats = ((line + np.ceil(verified / MICROBATCHES[:, None])) * stage_s(d, microbatch)).min(axis=0)
     least: Floats = decode_s(d, drafted) - _beside_s(d)
     return np.maximum(best + draft_s(d, drafted), least) + _beside_s(d)
 
@@ -70,12 +79,12 @@ def kv_s(d: Deployment) -> float:
     width = d.spec.width if d.spec else 1
     read = model_cost.context_bytes_per_token(model, d.kv) / _seeing(d) / _bandwidth(d)
     arithmetic = width * model_cost.context_flop_per_read(model) / _seeing(d) / compute(d)
-    return model.layers * max(read, arithmetic)
+    return places(d) * max(read, arithmetic)
 
 
 def pair_s(d: Deployment) -> float:
     """Seconds for each pair of a prompt token and a token of its context, at the same layers [s]."""
-    return d.model.layers * model_cost.context_flop_per_pair(d.model) / _seeing(d) / compute(d)
+    return places(d) * model_cost.context_flop_per_pair(d.model) / _seeing(d) / compute(d)
 
 
 def load_s(d: Deployment) -> float:
@@ -100,12 +109,12 @@ def _seeing(d: Deployment) -> int:
 
 
 def _weight_bytes_read(d: Deployment, microbatch: Floats) -> Floats:
-    """Bytes of one (mean) layer's weights that a microbatch reads; none where they are wired in."""
+    """Bytes of all layers' weights that a microbatch reads on its way; none where they are wired in."""
     if d.chip.only_models:
         return 0.0 * microbatch
     parts = model_cost.weight_parts(d.model, d.weights)
     touched = model_cost.experts_touched(d.model, microbatch) / d.model.experts if d.model.experts else 0.0
-    return (parts.mixers + parts.mlp + parts.experts * touched + 0.0 * microbatch) / d.model.layers
+    return parts.mixers + parts.mlp + parts.experts * touched + 0.0 * microbatch
 
 
 def _beside_s(d: Deployment) -> float:

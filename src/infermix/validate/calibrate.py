@@ -13,8 +13,8 @@ from infermix.catalog.query import figure
 from infermix.catalog.records import Figure
 from infermix.perf.stack import stack_for
 from infermix.validate.cross import cross_validate
-from infermix.validate.fit import FEWEST_ROWS, TELLS, Fit, Sample, fit, samples_of
-from infermix.validate.knobs import knobs_of
+from infermix.validate.fit import TELLS, Fit, Sample, fit, samples_of
+from infermix.validate.knobs import FEWEST_ROWS, knobs_of
 from infermix.validate.predict import Predicted
 from infermix.validate.rows import Row
 from infermix.validate.score import Score, kind_of, score
@@ -26,6 +26,8 @@ LOW, HIGH = 0.065, 0.935
 MANY_ROWS = 100
 FEW = (0.5, 1.5)
 """With fewer rows than that an interval is at least so wide."""
+FEW_OFF = 0.3
+"""In ln: ends of a figure that very few rows tell of are at least so far off."""
 WIDEST = 8.0
 """Factor that an end is cut at."""
 
@@ -67,16 +69,21 @@ def calibrate_rows(
         Cases of each cell that the fit looks at.
     """
     kept = [r for r in rows if r.quality != "D"]
-    samples = [s for s in samples_of(kept, most=most) if not s.case.deployment.is_pipeline]
+    samples = [s for s in samples_of(kept, most=most) if tells_of_figures(s)]
     families = sorted({s.case.deployment.efficiency.id for s in samples})
     stacks = [stack_for(catalog, s.case.engine.id, s.case.deployment) for s in samples]
     knobs = knobs_of(catalog, families, sorted({stack.id for stack in stacks if stack}))
     found = fit(catalog, samples, knobs, rounds=rounds, told=told)
-    every = [s for s in samples_of(kept) if not s.case.deployment.is_pipeline]
+    every = [s for s in samples_of(kept) if tells_of_figures(s)]
     by_model, by_chip = (cross_validate(catalog, found, every, by) for by in ("model", "chip"))
     figures = fitted_figures(catalog, found)
     figures |= interval_figures(catalog, every, by_model)
     return Calibration(found, every, by_model, by_chip, figures)
+
+
+def tells_of_figures(sample: Sample) -> bool:
+    """Whether rows may be fitted: endpoints of SRAM machines that may draft tell of drafting as much as of the chip."""
+    return not sample.case.deployment.is_pipeline or all(r.spec_decode == "no" for r in sample.rows)
 
 
 def fitted_figures(catalog: Catalog, found: Fit) -> dict[Id, Figure]:
@@ -86,10 +93,11 @@ def fitted_figures(catalog: Catalog, found: Fit) -> dict[Id, Figure]:
     for j, knob in enumerate(found.knobs):
         tell = np.abs(found.slopes[:, j]) >= TELLS
         rows = int(tell.sum())
-        if rows < FEWEST_ROWS:
+        if rows < knob.fewest:
             continue
         sharp = float((share * found.slopes[:, j] ** 2).sum()) + 1.0 / knob.spread**2
-        off = min(1.0, 1.645 * float(np.median(np.abs(found.errors[tell]))) / np.sqrt(sharp))
+        least = FEW_OFF if knob.fewest < FEWEST_ROWS else 0.0
+        off = min(1.0, max(least, 1.645 * float(np.median(np.abs(found.errors[tell]))) / np.sqrt(sharp)))
         value = min(knob.most, float(np.exp(found.ln[j])))
         old = figure(catalog, knob.id)
         told[(knob.part, knob.record, knob.name)] = msgspec.structs.replace(

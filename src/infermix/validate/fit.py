@@ -35,8 +35,6 @@ OUTLIER = 1.5
 """Rows farther off than this in ln at the end weigh as if they were so far."""
 
 
-FEWEST_ROWS = 5
-"""A figure that fewer rows tell of is left as it was believed."""
 TELLS = 0.02
 """A row tells of a figure when its ln moves by so much of the figure's."""
 
@@ -145,7 +143,7 @@ def fit(
         slopes = _slopes(catalog, samples, hangs, knobs, ln, errors)
         if turn == 0:
             told_of = [int(n) for n in rows_that_tell(slopes)]
-            kept = [j for j, n in enumerate(told_of) if n >= FEWEST_ROWS]
+            kept = [j for j, n in enumerate(told_of) if n >= knobs[j].fewest]
             knobs, ln, slopes = [knobs[j] for j in kept], ln[kept], slopes[:, kept]
         best = _loss(errors, weights, knobs, ln)
         for shorter in (1.0, 0.5, 0.2):

@@ -36,6 +36,8 @@ OF_STACK = {
     "request_s": 1.0,
     "client_s": 1.5,
 }
+OF_PIPELINE = {"layer_s": 1.0}
+"""Of machines with the layers in SRAM: speeds of single users tell no more than the time of a layer."""
 LEAST = {
     "host_s": 1e-4,
     "seq_s": 1e-6,
@@ -52,6 +54,12 @@ LOOSER = 3.0
 """Without operator tables spreads are so many times as wide."""
 
 
+FEWEST_ROWS = 5
+"""A figure that fewer rows tell of is left as it was believed."""
+FEWEST_OF_PIPELINE = 2
+"""Public rows of SRAM machines are few; their intervals are wide and stated by hand."""
+
+
 class Knob(NamedTuple):
     """A figure that calibration may move."""
 
@@ -62,6 +70,8 @@ class Knob(NamedTuple):
     believed: float
     spread: float
     most: float
+    fewest: int = FEWEST_ROWS
+    """Rows that must tell of it."""
 
     @property
     def id(self) -> str:
@@ -89,11 +99,19 @@ def believed(name: str, figure: Figure) -> float:
 
 def family_knobs(family: Efficiency) -> list[Knob]:
     """Knobs of a family."""
+    if family.machine == "pipeline":
+        return [_pipeline_knob(family, name) for name in OF_PIPELINE]
     looser = 1.0 if family.id in WITH_TABLES else LOOSER
     start = {name: believed(name, family.figures[name]) for name in (*SHARES, *OVERHEADS)}
     shares = [Knob("efficiency", family.id, n, start[n], s * looser, most_of(n, start[n])) for n, s in SHARES.items()]
     times = [Knob("efficiency", family.id, n, start[n], s, 1.0) for n, s in OVERHEADS.items()]
     return shares + times
+
+
+def _pipeline_knob(family: Efficiency, name: str) -> Knob:
+    value = believed(name, family.figures[name])
+    most = 1.0 if name.endswith("_s") else MOST_SHARE
+    return Knob("efficiency", family.id, name, value, OF_PIPELINE[name], most, FEWEST_OF_PIPELINE)
 
 
 def stack_knobs(stack: Stack) -> list[Knob]:
