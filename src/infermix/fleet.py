@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from infermix.arrays import Floats
 from infermix.catalog.load import Catalog
+from infermix.catalog.parse import convert
 from infermix.catalog.query import find_model, find_system
 from infermix.errors import InputError, located, near_miss
 from infermix.perf.deployment import MAX_BATCHED_TOKENS, MAX_NUM_SEQS, Deployment, Role, best_weights
@@ -220,6 +222,16 @@ def make_fleet(
     pools = tuple(_make_pool(catalog, name, row, model, classes, f"{where}.{name}") for name, row in rows.items())
     _check_roles(pools, classes, where)
     return Fleet(pools)
+
+
+def plan_rows(rows: Sequence[Any], where: str) -> dict[str, PoolRow]:
+    """Rows of a plan's fleet by name; pools of no instances are left out."""
+    found = {}
+    for i, raw in enumerate(rows):
+        row = convert(PoolRow, raw, f"{where}: fleet[{i}]")
+        if row.instances > 0:
+            found[row.name or f"pool{i}"] = row
+    return found
 
 
 def _make_pool(

@@ -17,7 +17,7 @@ from infermix.explore.design_question import Question as DesignQuestion
 from infermix.explore.design_question import read_question
 from infermix.explore.designs import Candidate, Design
 from infermix.explore.designs import design as search
-from infermix.fleet import Fleet, PoolRow, make_fleet
+from infermix.fleet import Fleet, PoolRow, make_fleet, plan_rows
 from infermix.plan.export.files import made_folder as made_folder
 from infermix.plan.problem import Study, load_study
 from infermix.plan.question import open_facts
@@ -215,7 +215,7 @@ def _fleet(study: Study, facts: Catalog, fleet: str | Path | Fleet | None, insta
         row = PoolRow(system=study.market.systems[0], instances=instances)
         return make_fleet(facts, {row.system: row}, study.model, classes, "--instances"), False
     made = plan(study)
-    return make_fleet(facts, _plan_rows(msgspec.to_builtins(made)["fleet"], "plan"), study.model, classes, "plan"), True
+    return make_fleet(facts, plan_rows(msgspec.to_builtins(made)["fleet"], "plan"), study.model, classes, "plan"), True
 
 
 def _read_rows(path: Path) -> tuple[dict[str, PoolRow], bool]:
@@ -233,7 +233,7 @@ def _read_rows(path: Path) -> tuple[dict[str, PoolRow], bool]:
             raise InputError(f"not valid JSON: {fault}", where=str(path)) from None
         if not isinstance(raw, dict) or not isinstance(raw.get("fleet"), list):
             raise InputError("no fleet in it", where=str(path), allowed='a plan with "fleet": [...]')
-        return _plan_rows(raw["fleet"], str(path)), True
+        return plan_rows(raw["fleet"], str(path)), True
     raw = toml(text, str(path))
     if not isinstance(raw.get("fleet"), dict) or not raw["fleet"]:
         raise InputError("no fleet in it", where=str(path), allowed="[fleet.NAME] tables")
@@ -244,13 +244,3 @@ def _read_rows(path: Path) -> tuple[dict[str, PoolRow], bool]:
         check_keys(row, PoolRow.__struct_fields__, f"{path}: fleet.{name}")
         rows[name] = convert(PoolRow, row, f"{path}: fleet.{name}")
     return rows, False
-
-
-def _plan_rows(rows: list[Any], where: str) -> dict[str, PoolRow]:
-    """Rows of a plan's fleet; pools of no instances are left out."""
-    found = {}
-    for i, raw in enumerate(rows):
-        row = convert(PoolRow, raw, f"{where}: fleet[{i}]")
-        if row.instances > 0:
-            found[row.name or f"pool{i}"] = row
-    return found

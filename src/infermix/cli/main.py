@@ -16,6 +16,7 @@ COMMANDS = {
     "backtest": "how well a deployment's log is predicted, and what-ifs on it",
     "calibrate": "efficiencies from operator tables and measured rows, step times of a running server",
     "catalog": "what is known: chips, systems, models, prices, each figure with its source",
+    "emulate": "OpenAI-compatible servers at the modelled speed of any chip",
     "perf": "how fast a model is on a system",
     "plan": "what to buy, who is served by what, and what it costs, proved",
     "silicon": "what a chip costs, what it takes to make it, whether to build one",
