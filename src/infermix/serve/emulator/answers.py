@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from infermix.serve.emulator.engine import can_finish
 from infermix.serve.emulator.lengths import Lengths, answer_tokens, normal_of, read_asked
 from infermix.serve.emulator.state import Sequence
 from infermix.serve.emulator.text import TOKEN_BYTES, answer_text, block_keys, prompts_of
+from infermix.serve.http1 import Request
 from infermix.serve.openai import ApiError, Usage, Wanted, answer, chunk, event, usage_chunk, usage_of
 from infermix.sim.state import PoolSpec
 
@@ -103,9 +105,7 @@ class Answer:
         return before + text.encode() + after
 
 
-def make_answer(
-    wanted: Wanted, path: str, body: bytes, spec: PoolSpec, lengths: Lengths, id: str, created: int
-) -> Answer:
+def make_answer(wanted: Wanted, request: Request, spec: PoolSpec, lengths: Lengths, id: str) -> Answer:
     """The answer to a request before its first token.
 
     Raises
@@ -113,7 +113,7 @@ def make_answer(
     ApiError
         400: more than the model's context or the instance's KV memory, or a field that is not emulated.
     """
-    asked, each = read_asked(body), wanted.n or 1
+    asked, each = read_asked(request.body), wanted.n or 1
     prompts = prompts_of(wanted)
     if each * len(prompts) > MOST_CHOICES:
         raise ApiError(400, f"more than {MOST_CHOICES} answers", param="n", code="invalid_value")
@@ -123,7 +123,8 @@ def make_answer(
             tokens, own_end = answer_tokens(lengths, wanted, asked, prompt, k)
             choices.append(_choice(wanted, prompt, k, tokens, own_end, spec, lengths.seed))
     loop = asyncio.get_running_loop()
-    return Answer(wanted, path, id, created, wanted.model, len(prompts), choices, loop.create_future())
+    created = int(time.time())
+    return Answer(wanted, request.path, id, created, wanted.model, len(prompts), choices, loop.create_future())
 
 
 def _choice(
@@ -133,11 +134,12 @@ def _choice(
     room = min(spec.max_context, (spec.blocks - spec.watermark_blocks) * spec.block_tokens)
     if wanted.most_tokens is None:
         tokens = max(1, min(tokens, room - size))
-    if not can_finish(spec, size, tokens):
+    longest = size + (wanted.most_tokens or tokens)
+    if longest > spec.max_context or not can_finish(spec, size, tokens):
         raise ApiError(
             400,
-            f"This server's maximum context length is {room} tokens. However, you requested {size + tokens} tokens "
-            f"({size} in the messages, {tokens} in the completion).",
+            f"This server's maximum context length is {room} tokens. However, you requested {longest} tokens "
+            f"({size} in the messages, {longest - size} in the completion).",
             param="messages" if wanted.messages is not None else "prompt",
             code="context_length_exceeded",
         )

@@ -75,7 +75,7 @@ class Instance:
         self.number += 1
         kind = "chatcmpl" if request.path == CHAT else "cmpl"
         id = f"{kind}-{self.place.port}-{self.number}"
-        made = make_answer(wanted, request.path, request.body, self.engine.spec, self.setting.answers, id, self.created)
+        made = make_answer(wanted, request, self.engine.spec, self.setting.answers, id)
         for choice in made.choices:
             self.answers[id_of(choice)] = (made, choice)
         try:
@@ -212,8 +212,9 @@ class Emulator:
     async def _open(self, one: Instance) -> None:
         if one.faults.on("refuse", one.now_s()):
             return
-        one.server = Server(one.handle, self.setting.limits)
-        await one.server.listen(one.place.host, one.place.port)
+        server = Server(one.handle, self.setting.limits)
+        await server.listen(one.place.host, one.place.port)
+        one.server = server
 
     async def _open_and_close(self) -> None:
         """Ports close while a server refuses connections, and open again."""
