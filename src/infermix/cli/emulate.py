@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from infermix.cli.extras import needs_extra
 from infermix.cli.output import one_line_errors
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ def emulate(file: str, speed: float | None, prefix_cache: bool, faults: str | No
     Each answers OpenAI's API at the modelled speed of its chips and has vLLM's metrics at /metrics.
     """
     with one_line_errors():
-        from infermix.serve.emulator.config import load_emulated
-        from infermix.serve.emulator.run import run_emulator
+        with needs_extra("serve"):
+            from infermix.serve.emulator.config import load_emulated
+            from infermix.serve.emulator.run import run_emulator
 
         places, setting = load_emulated(file, speed=speed, prefix_cache=prefix_cache, faults=faults)
         run_emulator(places, setting, lambda: _say(places), for_s)

@@ -7,6 +7,8 @@ import contextlib
 import signal
 from collections.abc import Callable, Sequence
 
+import uvloop
+
 from infermix.errors import InputError
 from infermix.serve.emulator.config import Emulated, Setting
 from infermix.serve.emulator.server import Emulator
@@ -24,8 +26,6 @@ def run_emulator(
     InputError
         A port cannot be had.
     """
-    import uvloop
-
     uvloop.run(_serve(places, setting, ready, for_s))
 
 
