@@ -15,8 +15,11 @@ from infermix.cost.rent import Terms
 from infermix.fleet import Autoscale, PoolRow
 from infermix.perf.predict import Prediction
 from infermix.plan import result
-from infermix.plan.problem import Event, Failures, Limits, Market, Objective, Prove, Simulate, Study, parse_study
+from infermix.plan.market import ApiRow, ContractRow, Market
+from infermix.plan.problem import Event, Failures, Prove, Scenario, Simulate, Slots, Study, parse_study
+from infermix.plan.rules import Limits, Objective, Redundancy, Share
 from infermix.workload.classes import Slo, TrafficClass
+from infermix.workload.worth import Worth
 from tests.docs.refresh_readme import refreshed
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +61,28 @@ def test_readme_shows_a_study_and_its_pages_show_a_chip() -> None:
 
 @pytest.mark.parametrize(
     "struct",
-    [Study, TrafficClass, Slo, Market, Terms, Limits, Objective, Simulate, Prove, PoolRow, Autoscale, Event, Failures],
+    [
+        Study,
+        TrafficClass,
+        Slo,
+        Worth,
+        Market,
+        ContractRow,
+        ApiRow,
+        Terms,
+        Limits,
+        Share,
+        Redundancy,
+        Objective,
+        Slots,
+        Scenario,
+        Simulate,
+        Prove,
+        PoolRow,
+        Autoscale,
+        Event,
+        Failures,
+    ],
 )
 def test_every_key_of_a_study_is_explained(struct: type[msgspec.Struct]) -> None:
     text = TEXT[ROOT / "docs" / "study-file.md"]

@@ -13,8 +13,10 @@ from infermix.perf.deployment import Deployment
 from infermix.perf.table import compile_table
 from infermix.plan.offers import Offer
 from infermix.plan.options import Option
-from infermix.plan.problem import Limits, Study, parse_study
+from infermix.plan.problem import Study, parse_study
 from infermix.plan.question import Demand, Question
+from infermix.plan.rules import Limits
+from infermix.workload.classes import TrafficClass
 from infermix.workload.requests import make_requests
 from tests.perf.deployments import deploy
 
@@ -50,15 +52,16 @@ def option(of: Offer, **layout: Any) -> Option:
     return Option(of, deployment, compile_table(deployment))
 
 
-def demand(name: str, rate_per_s: float, output: int, inputs: int = 100) -> Demand:
+def demand(name: str, rate_per_s: float, output: int, inputs: int = 100, cls: TrafficClass | None = None,
+           rates_per_s: tuple[float, ...] = ()) -> Demand:  # fmt: skip
     """A class whose requests are all alike."""
-    cls = study().traffic["chat"]
     sample = make_requests((name,), np.arange(10.0), np.full(10, inputs), np.full(10, output))
-    return Demand(name=name, cls=cls, rate_per_s=rate_per_s, sample=sample)
+    return Demand(name, cls or study().traffic["chat"], rate_per_s, sample, rates_per_s)
 
 
-def question(offers: list[Offer], demands: list[Demand], limits: Limits | None = None, forced: str = "") -> Question:
-    return Question(
-        study=study(), catalog=CAT, model=CAT.models[MODEL], offers=tuple(offers), demands=tuple(demands),
-        limits=limits or Limits(), speed="nominal", forced=forced,
-    )  # fmt: skip
+def question(offers: list[Offer], demands: list[Demand], limits: Limits | None = None, forced: str = "",
+             **more: Any) -> Question:  # fmt: skip
+    return Question(**{
+        "study": study(), "catalog": CAT, "model": CAT.models[MODEL], "offers": tuple(offers),
+        "demands": tuple(demands), "limits": limits or Limits(), "speed": "nominal", "forced": forced, **more,
+    })  # fmt: skip

@@ -11,8 +11,8 @@ import pytest
 from infermix.errors import NoAnswer
 from infermix.plan import model
 from infermix.plan.model import Column, Solution, make_table
-from infermix.plan.problem import Limits
 from infermix.plan.question import Question
+from infermix.plan.rules import Limits
 from tests.naive.plan import cheapest
 from tests.plan.questions import demand, offer, option, question
 

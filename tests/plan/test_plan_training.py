@@ -9,9 +9,10 @@ import pytest
 from infermix.errors import InputError, NoAnswer
 from infermix.plan import model
 from infermix.plan.model import Column, Solution, make_table
-from infermix.plan.problem import Limits, Study
+from infermix.plan.problem import Study
 from infermix.plan.question import Question, ask, planned_hour, thinned
 from infermix.plan.result import Plan
+from infermix.plan.rules import Limits
 from infermix.study import plan
 from tests.plan.questions import CAT, CHAT, MODEL, demand, offer, option, question, study
 

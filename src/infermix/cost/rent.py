@@ -10,12 +10,14 @@ from typing import Literal
 
 import msgspec
 
-from infermix.catalog.records import Figure, System
+from infermix.catalog.records import System
 from infermix.cost.energy import facility_w
 from infermix.cost.tco import annuity_usd_per_hour, energy_usd_per_hour
 from infermix.errors import InputError
 
-CostBasis = Literal["rent", "own"]
+CostBasis = Literal["rent", "own", "paid"]
+"""``paid``: what the asker pays by the hour, rents where it rents and capital over its life where it buys."""
+ContractKind = Literal["own", "reserved", "on_demand", "spot"]
 
 
 class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,8 +53,46 @@ def hourly_price(system: System, basis: CostBasis, terms: Terms, supplied: float
     """
     if supplied is not None:
         return HourlyPrice(supplied, f"{basis} (stated by the study)", ())
-    convert = _to_rent if basis == "rent" else _to_own
+    convert = {"rent": _to_rent, "own": _to_own, "paid": _to_paid}[basis]
     return convert(system, terms)
+
+
+def contract_price(
+    system: System, kind: ContractKind, terms: Terms, usd_per_hour: float | None, capital_usd: float | None
+) -> HourlyPrice:
+    """What a system costs the asker by the hour under a contract: its rent, or what owning it costs.
+
+    Raises
+    ------
+    InputError
+        The catalogue has no such price and the contract states none, or terms of owning are missing.
+    """
+    if usd_per_hour is not None:
+        return HourlyPrice(usd_per_hour, f"{kind} (stated by the study)", ())
+    if kind != "own":
+        if system.rent_usd_per_hour is None:
+            raise _refusal(system, "rent", "the contract's usd_per_hour")
+        figure = f"systems/{system.id}/rent_usd_per_hour"
+        return HourlyPrice(system.rent_usd_per_hour.value, kind, (figure,))
+    capital = capital_of(system, capital_usd)
+    if terms.life_years is None or terms.usd_per_kwh is None:
+        raise _refusal(system, "own", "cost.life_years and cost.usd_per_kwh")
+    made = _from_capital(system, capital, terms, terms.life_years, terms.usd_per_kwh)
+    return made if capital_usd is None else HourlyPrice(made.usd_per_hour, made.basis, made.figures[1:])
+
+
+def capital_of(system: System, stated_usd: float | None = None) -> float:
+    """Price of one system that is bought [USD]: as stated, else the catalogue's; InputError where there is none."""
+    if stated_usd is None and system.capital_usd is None:
+        raise _refusal(system, "capital", "the contract's capital_usd")
+    return stated_usd if stated_usd is not None else system.capital_usd.value  # type: ignore[union-attr]
+
+
+def _to_paid(system: System, terms: Terms) -> HourlyPrice:
+    """The rent where there is one, else what owning costs."""
+    if system.rent_usd_per_hour is not None:
+        return _to_rent(system, terms)
+    return _own_cost(system, terms, "paid")
 
 
 def _to_rent(system: System, terms: Terms) -> HourlyPrice:
@@ -92,11 +132,13 @@ def _own_cost(system: System, terms: Terms, basis: CostBasis) -> HourlyPrice:
         )
     if terms.life_years is None or terms.usd_per_kwh is None:
         raise _refusal(system, basis, "cost.life_years and cost.usd_per_kwh")
-    return _from_capital(system, system.capital_usd, terms, terms.life_years, terms.usd_per_kwh)
+    return _from_capital(system, system.capital_usd.value, terms, terms.life_years, terms.usd_per_kwh)
 
 
-def _from_capital(system: System, capital: Figure, terms: Terms, life_years: float, usd_per_kwh: float) -> HourlyPrice:
-    paid_back = annuity_usd_per_hour(capital.value, life_years, terms.finance_rate)
+def _from_capital(
+    system: System, capital_usd: float, terms: Terms, life_years: float, usd_per_kwh: float
+) -> HourlyPrice:
+    paid_back = annuity_usd_per_hour(capital_usd, life_years, terms.finance_rate)
     power = energy_usd_per_hour(facility_w(system, terms.pue), usd_per_kwh)
     cost = (paid_back * (1 + terms.hosting) + power) / terms.utilisation
     return HourlyPrice(

@@ -9,8 +9,8 @@ import msgspec
 from infermix.errors import NoAnswer
 from infermix.plan import model
 from infermix.plan.model import Column, make_table
-from infermix.plan.problem import Limits
 from infermix.plan.question import Question
+from infermix.plan.rules import Limits
 from infermix.plan.solve import Planner, choose, relaxed_columns
 
 

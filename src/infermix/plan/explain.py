@@ -14,10 +14,10 @@ from infermix.perf.figures import of_deployment, with_roots
 from infermix.plan.evidence import Traffic
 from infermix.plan.limits import LimitUse, fleet_cost
 from infermix.plan.model import Solution
-from infermix.plan.problem import Limits
 from infermix.plan.prove import Progress, Proved, fleet_of, prove
 from infermix.plan.question import Demand, Question
 from infermix.plan.result import FigureUse, FrontierPoint, Limit, SingleChip, Why
+from infermix.plan.rules import Limits
 from infermix.plan.solve import THREADS, Planner, choose, lower_bound, replanned
 
 FRONTIER = (0.5, 1.0, 2.0, 4.0, 8.0)

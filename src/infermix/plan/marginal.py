@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 
 from infermix.errors import InputError
-from infermix.plan.problem import Market, Study
+from infermix.plan.market import Market
+from infermix.plan.problem import Study
 from infermix.plan.question import Question, ask
 from infermix.plan.solve import Planner, choose, lower_bound, make_planner
 

@@ -40,7 +40,8 @@ class Option:
     @property
     def name(self) -> str:
         """Unique within a study."""
-        return f"{self.deployment.name} chunk {self.deployment.max_batched_tokens}"
+        where = f" in {self.offer.region}" if self.offer.region else ""
+        return f"{self.deployment.name} chunk {self.deployment.max_batched_tokens}{where}"
 
     @property
     def usd_per_hour(self) -> float:

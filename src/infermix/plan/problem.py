@@ -9,48 +9,15 @@ import msgspec
 
 from infermix.catalog.parse import check_keys, convert, toml
 from infermix.cost.rent import CostBasis, Terms
-from infermix.errors import InputError
+from infermix.errors import InputError, near_miss
 from infermix.fleet import Autoscale, PoolRow
-from infermix.perf.deployment import BYTES_PER_KV
+from infermix.plan.market import ApiRow, ContractRow, Market
+from infermix.plan.rules import Limits, Objective, Redundancy, Share
 from infermix.route.names import check_policy
 from infermix.workload.classes import Part, Slo, TrafficClass
 from infermix.workload.laws import Arrivals
 from infermix.workload.shape import Sine
-
-
-class Market(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What can be had: systems, how many of each, and prices that replace the catalogue's."""
-
-    systems: list[str]
-    supply: dict[str, int] = {}
-    prices: dict[str, float] = {}
-    own_chips: list[str] = []
-    kv: list[str] = msgspec.field(default_factory=lambda: ["bf16", "fp8"])
-    """KV dtypes that may be used where the chip has the arithmetic."""
-
-
-class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a plan must respect beside its promises."""
-
-    max_vendor_share: float | None = None
-    """Largest share of one vendor, of what ``vendor_share_of`` says."""
-    vendor_share_of: Literal["spend", "output_tokens"] = "spend"
-    min_share_output_tokens: dict[str, float] = {}
-    """Kind of chip (``sram``, ``hbm``, ...) → least share of all output tokens."""
-    power_mw: float | None = None
-    """At the wall: IT power times ``cost.pue``."""
-    usd_per_hour: float | None = None
-
-    @property
-    def dilutes(self) -> bool:
-        """Whether idle systems of one vendor would make room for another's."""
-        return self.max_vendor_share is not None and self.vendor_share_of == "spend"
-
-
-class Objective(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is minimised."""
-
-    minimise: Literal["usd_per_hour"] = "usd_per_hour"
+from infermix.workload.worth import Worth
 
 
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -144,6 +111,35 @@ class Slots(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Equal parts of the day that are planned apart; one: the busiest hour is planned."""
 
     count: Literal[1, 2, 3, 4, 6, 8, 12, 24] = 1
+    usd_per_start: float = 0.0
+    """What it costs to start an instance that did not run in the slot before."""
+    load_gb_per_s: float | None = None
+    """Rate at which an instance that starts loads its weights; meanwhile it serves nothing."""
+
+    def check(self, where: str) -> None:
+        """Raise InputError for costs and rates that cannot be."""
+        if not 0 <= self.usd_per_start < float("inf"):
+            raise InputError("a cost is finite and 0 or more", where=f"{where}.usd_per_start", value=self.usd_per_start)
+        if self.load_gb_per_s is not None and not 0 < self.load_gb_per_s < float("inf"):
+            raise InputError("must be positive and finite", where=f"{where}.load_gb_per_s", value=self.load_gb_per_s)
+
+
+class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A demand that may come: what is bought or reserved stands before it is known which one comes."""
+
+    probability: float
+    factors: dict[str, float] = {}
+    """Class → its rates over those of the study."""
+
+    def check(self, where: str) -> None:
+        """Raise InputError for probabilities and factors that cannot be."""
+        if not 0 < self.probability <= 1:
+            raise InputError(
+                "a probability lies above 0, up to 1", where=f"{where}.probability", value=self.probability
+            )
+        for name, factor in self.factors.items():
+            if not 0 <= factor < float("inf"):
+                raise InputError("a factor is finite and 0 or more", where=f"{where}.factors.{name}", value=factor)
 
 
 class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -159,6 +155,7 @@ class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     limits: Limits = Limits()
     objective: Objective = Objective()
     slots: Slots = Slots()
+    scenarios: dict[str, Scenario] = {}
     simulate: Simulate = Simulate()
     prove: Prove = Prove()
     fleet: dict[str, PoolRow] = {}
@@ -214,10 +211,38 @@ def parse_study(raw: dict[str, Any], path: str) -> Study:
             raise InputError(f"{what} needs a rate", where=f"{path}: traffic.{name}", mend="add rate_per_s")
     for name, held in study.training.items():
         held.check(f"{path}: training.{name}")
-    study.simulate.check(f"{path}: simulate")
+    for key, checked in _checked(study):
+        checked.check(f"{path}: {key}")
+    _check_scenarios(study, path)
     check_policy(study.simulate.policy, f"{path}: simulate.policy")
     _check_numbers(study, path)
     return study
+
+
+def _checked(study: Study) -> list[tuple[str, Market | Limits | Slots | Simulate]]:
+    """Tables that check themselves."""
+    found: list[tuple[str, Market | Limits | Slots | Simulate]] = [
+        ("limits", study.limits), ("slots", study.slots), ("simulate", study.simulate),
+    ]  # fmt: skip
+    return found + ([("market", study.market)] if study.market else [])
+
+
+def _check_scenarios(study: Study, path: str) -> None:
+    """Raise InputError for scenarios of unknown classes, and probabilities above one."""
+    for name, scenario in study.scenarios.items():
+        scenario.check(f"{path}: scenarios.{name}")
+        for cls in scenario.factors:
+            if cls not in study.traffic:
+                where, known = f"{path}: scenarios.{name}.factors", ", ".join(study.traffic)
+                raise InputError(
+                    "unknown class", where=where, value=cls, allowed=known, mend=near_miss(cls, study.traffic)
+                )
+    total = sum(scenario.probability for scenario in study.scenarios.values())
+    if total > 1 + 1e-9:
+        where = f"{path}: scenarios"
+        raise InputError(
+            "probabilities sum to more than 1", where=where, value=total, mend="what is left to 1 is the study's own"
+        )
 
 
 def _check_tables(raw: dict[str, Any], path: str) -> None:
@@ -229,7 +254,7 @@ def _check_tables(raw: dict[str, Any], path: str) -> None:
     _check_simulate(raw.get("simulate"), f"{path}: simulate")
     for name, cls in _tables_in(raw, "traffic"):
         check_keys(cls, TrafficClass.__struct_fields__, f"{path}: traffic.{name}")
-        for key, struct in (("slo", Slo), ("arrivals", Arrivals), ("shape", Sine)):
+        for key, struct in (("slo", Slo), ("arrivals", Arrivals), ("shape", Sine), ("worth", Worth)):
             if isinstance(cls.get(key), dict):
                 check_keys(cls[key], struct.__struct_fields__, f"{path}: traffic.{name}.{key}")
         for i, part in enumerate(cls["mix"] if isinstance(cls.get("mix"), list) else []):
@@ -241,6 +266,22 @@ def _check_tables(raw: dict[str, Any], path: str) -> None:
             check_keys(pool["autoscale"], Autoscale.__struct_fields__, f"{path}: fleet.{name}.autoscale")
     for name, run in _tables_in(raw, "training"):
         check_keys(run, Training.__struct_fields__, f"{path}: training.{name}")
+    for name, made in _tables_in(raw, "scenarios"):
+        check_keys(made, Scenario.__struct_fields__, f"{path}: scenarios.{name}")
+    _check_market_and_limits(raw, path)
+
+
+def _check_market_and_limits(raw: dict[str, Any], path: str) -> None:
+    """Unknown keys of contracts, APIs, shares and redundancy."""
+    market, limits = (raw[key] if isinstance(raw.get(key), dict) else {} for key in ("market", "limits"))
+    for key, struct in (("contracts", ContractRow), ("api", ApiRow)):
+        for name, row in _tables_in(market, key):
+            check_keys(row, struct.__struct_fields__, f"{path}: market.{key}.{name}")
+    if isinstance(limits.get("redundancy"), dict):
+        check_keys(limits["redundancy"], Redundancy.__struct_fields__, f"{path}: limits.redundancy")
+    for i, share in enumerate(limits["shares"] if isinstance(limits.get("shares"), list) else []):
+        if isinstance(share, dict):
+            check_keys(share, Share.__struct_fields__, f"{path}: limits.shares[{i}]")
 
 
 def _check_simulate(table: Any, where: str) -> None:
@@ -260,38 +301,22 @@ def _tables_in(raw: dict[str, Any], key: str) -> list[tuple[str, dict[str, Any]]
 
 
 def _check_numbers(study: Study, path: str) -> None:
-    limits, terms = study.limits, study.cost
-    shares = {
-        "limits.max_vendor_share": limits.max_vendor_share,
-        "cost.gross_margin": terms.gross_margin,
-        "cost.utilisation": terms.utilisation,
-    }
-    shares |= {f"limits.min_share_output_tokens.{k}": v for k, v in limits.min_share_output_tokens.items()}
-    for key, value in shares.items():
+    terms = study.cost
+    for key in ("gross_margin", "utilisation"):
+        value = getattr(terms, key)
         if value is not None and not 0 <= value <= 1:
-            raise InputError("a share must lie between 0 and 1", where=f"{path}: {key}", value=value)
+            raise InputError("a share must lie between 0 and 1", where=f"{path}: cost.{key}", value=value)
     if terms.gross_margin == 1:
         raise InputError("a margin of 1 leaves no cost", where=f"{path}: cost.gross_margin", value=1, allowed="below 1")
-    for key, value in (("finance_rate", terms.finance_rate), ("hosting", terms.hosting)):
-        if not 0 <= value < 10:
-            raise InputError("out of range", where=f"{path}: cost.{key}", value=value, allowed="a share, 0 or more")
+    for key in ("finance_rate", "hosting"):
+        if not 0 <= getattr(terms, key) < 10:
+            where = f"{path}: cost.{key}"
+            raise InputError("out of range", where=where, value=getattr(terms, key), allowed="a share, 0 or more")
     positive: dict[str, float | None] = {
-        "limits.power_mw": limits.power_mw, "limits.usd_per_hour": limits.usd_per_hour,
-        "cost.life_years": terms.life_years,
-        "cost.usd_per_kwh": terms.usd_per_kwh, "cost.pue": terms.pue, "prove.seeds": study.prove.seeds,
-        "prove.requests_per_class": study.prove.requests_per_class, "cost.utilisation": terms.utilisation,
+        "cost.life_years": terms.life_years, "cost.usd_per_kwh": terms.usd_per_kwh, "cost.pue": terms.pue,
+        "cost.utilisation": terms.utilisation, "prove.seeds": study.prove.seeds,
+        "prove.requests_per_class": study.prove.requests_per_class,
     }  # fmt: skip
-    market = study.market or Market(systems=[])
-    positive |= {f"market.prices.{k}": v for k, v in market.prices.items()}
     for key, value in positive.items():
         if value is not None and not 0 < value < float("inf"):
             raise InputError("must be positive and finite", where=f"{path}: {key}", value=value)
-    for name in sorted(set(market.systems)):
-        if market.systems.count(name) > 1:
-            raise InputError("named twice", where=f"{path}: market.systems", value=name, mend="name it once")
-    for key, count in market.supply.items():
-        if count < 0:
-            raise InputError("supply is negative", where=f"{path}: market.supply.{key}", value=count)
-    for kv in market.kv:
-        if kv not in BYTES_PER_KV:
-            raise InputError("unknown KV dtype", where=f"{path}: market.kv", value=kv, allowed=", ".join(BYTES_PER_KV))

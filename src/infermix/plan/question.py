@@ -13,19 +13,19 @@ import numpy.typing as npt
 
 from infermix.arrays import Floats
 from infermix.catalog.load import Catalog, catalog, load_own_chip, with_own_chip
-from infermix.catalog.query import find_model, find_system
-from infermix.catalog.records import KINDS_OF_CHIP, Model
-from infermix.cost.energy import facility_w
-from infermix.cost.rent import hourly_price
-from infermix.errors import InputError, NoAnswer, located, near_miss
-from infermix.plan.offers import Contract, Offer, Reservation
-from infermix.plan.problem import Limits, Study
+from infermix.catalog.query import find_model
+from infermix.catalog.records import Model
+from infermix.errors import InputError, NoAnswer, located
+from infermix.plan.offers import Api, Contract, Offer, Reservation
+from infermix.plan.problem import Study
+from infermix.plan.resolve import apis_of, offers_of, reservations
+from infermix.plan.rules import Limits
 from infermix.plan.slots import Slot, is_even, slots_of
 from infermix.workload.arrivals import Drawn, draw
 from infermix.workload.classes import TrafficClass
 from infermix.workload.requests import Requests
 from infermix.workload.rows import without_parents
-from infermix.workload.shape import by_hour, hours_of
+from infermix.workload.shape import by_hour
 
 SAMPLE = 60_000
 """Requests of each class from which mean work is taken."""
@@ -86,6 +86,7 @@ class Question:
     """A system of which at least one must be bought: what it would cost to have it."""
     reserved: tuple[Reservation, ...] = ()
     slots: tuple[Slot, ...] = (Slot(),)
+    apis: tuple[Api, ...] = ()
 
     @property
     def hour(self) -> int | None:
@@ -96,6 +97,17 @@ class Question:
     def models(self) -> tuple[Model, ...]:
         """Models of the classes, each once."""
         return tuple({m.id: m for m in map(self.model_of, self.demands)}.values())
+
+    @property
+    def profits(self) -> bool:
+        """Whether profit is maximised, not cost minimised."""
+        return self.study.objective.maximise is not None
+
+    def least_served(self, demand: Demand) -> float:
+        """Share of a class that must be served."""
+        if demand.cls.least_served is not None:
+            return demand.cls.least_served
+        return 0.0 if self.profits or self.limits.rationing else 1.0
 
     def model_of(self, demand: Demand) -> Model:
         """The model that a class is served by."""
@@ -160,55 +172,19 @@ def ask(study: Study) -> Question:
         model = find_model(study.model, facts)
     if study.market is None or not study.market.systems:
         raise InputError("no systems on the market", where=study.path or "study", mend="add [market] systems = [...]")
-    offers = tuple(_offer(study, facts, name) for name in study.market.systems)
-    _check_names(study)
     slots = find_slots(study, model)
     return Question(
         study=study,
         catalog=facts,
         model=model,
-        offers=offers,
+        offers=offers_of(study, facts, study.market),
         demands=demands(study, model, slots),
         limits=study.limits,
         speed=study.prove.speeds,
-        reserved=_reservations(study, facts, slots),
+        reserved=reservations(study, facts, slots),
+        apis=apis_of(study, facts, study.market, model),
         slots=slots,
     )
-
-
-def _reservations(study: Study, facts: Catalog, slots: tuple[Slot, ...]) -> tuple[Reservation, ...]:
-    """The study's training runs with price and power; InputError where they need more than there is."""
-    found = []
-    for name, run in study.training.items():
-        with located(f"{study.path}: training.{name}.system"):
-            system = find_system(run.system, facts)
-            own = study.market.prices.get(run.system) if study.market else None
-            price = hourly_price(system, study.cost_basis, study.cost, own)
-        found.append(
-            Reservation(
-                name=name,
-                system=system,
-                chip=facts.chips[system.chip],
-                systems=run.systems,
-                hours=run.hours,
-                price=price,
-                facility_w=facility_w(system, study.cost.pue) if system.power_w is not None else None,
-                slots=tuple(slot.hour is None or slot.hour in hours_of(run.hours) for slot in slots),
-            )
-        )
-    supply = study.market.supply if study.market else {}
-    for system_id, have in supply.items():
-        held = [sum(r.systems for r in found if r.system.id == system_id and h in hours_of(r.hours)) for h in range(24)]
-        if max(held) > have:
-            names = ", ".join(r.name for r in found if r.system.id == system_id)
-            raise InputError(
-                f"training holds more {system_id} than there are",
-                where=f"{study.path}: training ({names})",
-                value=max(held),
-                allowed=f"at most market.supply.{system_id} = {have}",
-                mend="lower systems, or let the hours part",
-            )
-    return tuple(found)
 
 
 def find_slots(study: Study, model: Model) -> tuple[Slot, ...]:
@@ -294,54 +270,15 @@ def demands(
             start_hour=hour or 0,
             hold_hour=hour is not None,
         )
-        peak = drawn.rates_per_s[name]
-        rates = _rates(peak, swing, hour, slots) if len(slots) > 1 else ()
-        found.append(Demand(name, cls, peak, drawn.requests, rates, mine))
+        rates = _rates(name, drawn.rates_per_s[name], swing, hour, slots)
+        found.append(Demand(name, cls, max(rates), drawn.requests, rates if len(slots) > 1 else (), mine))
     return tuple(found)
 
 
-def _rates(peak: float, swing: Floats, hour: int | None, slots: tuple[Slot, ...]) -> tuple[float, ...]:
+def _rates(name: str, peak: float, swing: Floats, hour: int | None, slots: tuple[Slot, ...]) -> tuple[float, ...]:
     """Rates in the slots of a class that has its ``peak`` at an hour [1/s]."""
-    return tuple(peak if hour is None or s.hour is None else peak * float(swing[s.hour] / swing[hour]) for s in slots)
-
-
-def _offer(study: Study, facts: Catalog, name: str) -> Offer:
-    assert study.market is not None
-    with located(f"{study.path}: market.systems"):
-        system = find_system(name, facts)
-        price = hourly_price(system, study.cost_basis, study.cost, study.market.prices.get(name))
-    power = facility_w(system, study.cost.pue) if system.power_w is not None else None
-    return Offer(
-        system=system,
-        chip=facts.chips[system.chip],
-        price=price,
-        supply=study.market.supply.get(name),
-        facility_w=power,
-    )
-
-
-def _check_names(study: Study) -> None:
-    assert study.market is not None
-    for table, names in (("supply", study.market.supply), ("prices", study.market.prices)):
-        for name in names:
-            if name not in study.market.systems:
-                raise InputError(
-                    "not on the market",
-                    where=f"{study.path}: market.{table}",
-                    value=name,
-                    allowed=", ".join(study.market.systems),
-                    mend=near_miss(name, study.market.systems),
-                )
-    kinds = sorted(set(KINDS_OF_CHIP.values()))
-    for kind in study.limits.min_share_output_tokens:
-        if kind not in kinds:
-            raise InputError(
-                "unknown kind of chip",
-                where=f"{study.path}: limits.min_share_output_tokens",
-                value=kind,
-                allowed=", ".join(kinds),
-                mend=near_miss(kind, kinds),
-            )
+    hourly = [1.0 if s.hour in (None, hour) else float(swing[s.hour] / swing[hour]) for s in slots]
+    return tuple(peak * part * slot.factor(name) for part, slot in zip(hourly, slots, strict=True))
 
 
 def scaled(requests: Requests, rate_factor: float) -> Requests:

@@ -20,8 +20,8 @@ from infermix.plan.cache import Store
 from infermix.plan.capacity import SIZES, Capacities
 from infermix.plan.model import Column, Solution, make_table
 from infermix.plan.options import Option, Rankings, all_options, queue_free_capacity, shortlist, work_of
-from infermix.plan.problem import Limits
 from infermix.plan.question import Demand, Question
+from infermix.plan.rules import Limits
 
 ROUNDS = 60
 THREADS = 2

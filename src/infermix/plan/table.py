@@ -2,11 +2,12 @@
 
 The axes of the planner, in this order everywhere: **column** (capacities grow with the pool, so an option is one
 column for every bracket of pool sizes, with the capacity of the bracket's smallest pool), **class** of traffic (which
-names its model), **slot** of time (``question.slots``). An axis that a study does not use has length one.
+names its model), **slot** of time (``question.slots``: parts of the day, under every scenario). An axis that a study
+does not use has length one.
 
 ``Table.capacity[column, class, slot]`` is what *one* instance of a pool of that size serves [requests/s] within the
-promise of the class; 0 says that it cannot, or that the option's model is not the class's. A capacity is the same in
-every slot until a proof that failed in one of them takes something off it there.
+promise of the class; 0 says that it cannot, that the option's model is not the class's, or that a rule forbids it. A
+capacity is the same in every slot until a proof that failed in one of them takes something off it there.
 
 ``Table.usd_per_request`` and ``Table.response`` say what a request served there is worth and how many requests a user
 then sends: 0 and 1 where only cost is asked.
@@ -21,7 +22,8 @@ import numpy as np
 
 from infermix.arrays import Floats
 from infermix.plan.options import Option
-from infermix.plan.question import Question
+from infermix.plan.question import Demand, Question
+from infermix.plan.worth import response, speed_of, usd_per_request
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,27 @@ class Table:
 
 
 def make_table(question: Question, columns: Sequence[Column]) -> Table:
-    """The table of columns whose capacities are the same in every slot.
-
-    Classes of a column that are not of its option's model, or that rules keep off it, get none.
-    """
+    """The table of columns whose capacities are the same in every slot."""
     classes, slots = question.demands, len(question.slots)
     capacity = np.zeros((len(columns), len(classes), slots))
     for i, column in enumerate(columns):
         for c, demand in enumerate(classes):
-            capacity[i, c] = column.capacity.get(demand.name, 0.0)
-    shape = (len(columns), len(classes))
-    return Table(tuple(columns), capacity, np.zeros(shape), np.ones(shape))
+            if allowed(column.option, demand):
+                capacity[i, c] = column.capacity.get(demand.name, 0.0)
+    usd, sent = np.zeros((2, len(columns), len(classes)))
+    sent += 1.0
+    if question.profits:
+        for i, c in np.argwhere(capacity.any(axis=2)).tolist():
+            speed = speed_of(columns[i].option, classes[c])
+            usd[i, c], sent[i, c] = usd_per_request(classes[c], speed), response(classes[c], speed)
+    return Table(tuple(columns), capacity, usd, sent)
+
+
+def allowed(option: Option, demand: Demand) -> bool:
+    """Whether rules let an option serve a class: its model, where its data may go, what a system may run."""
+    model, offer = option.deployment.model.id, option.offer
+    if demand.model is not None and demand.model.id != model:
+        return False
+    if offer.models and model not in offer.models:
+        return False
+    return not demand.cls.regions or offer.region in demand.cls.regions

@@ -7,6 +7,7 @@ import msgspec
 from infermix.errors import InputError, near_miss
 from infermix.workload.laws import Arrivals
 from infermix.workload.shape import Shape, check_shape
+from infermix.workload.worth import Worth
 
 MIN_PRIORITY, MAX_PRIORITY = -128, 127
 
@@ -65,6 +66,16 @@ class TrafficClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """
 
     slo: Slo
+    worth: Worth | None = None
+    """What serving it brings in, for plans that maximise profit."""
+    regions: list[str] = []
+    """Where its data may go; empty: anywhere."""
+    tier: int = 1
+    """Where supply is short, classes of a higher tier go without first."""
+    least_served: float | None = None
+    """Share of its requests that must be served; None: all, where nothing is rationed and cost is minimised."""
+    deferrable: bool = False
+    """Whether its requests may wait for a part of the day with room."""
     model: str | None = None
     """Model that serves it; None: the study's."""
     profile: str | None = None
@@ -141,6 +152,7 @@ class TrafficClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             )
         self.slo.check(f"{where}.slo")
         self._check_limits(where)
+        self._check_plan(where)
 
     @property
     def is_limited(self) -> bool:
@@ -161,6 +173,17 @@ class TrafficClass(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             raise InputError("ration_burst goes with ration_per_s", where=f"{where}.ration_burst", value=burst)
         if burst is not None and not 1 <= burst < float("inf"):
             raise InputError("ration_burst must be 1 or more", where=f"{where}.ration_burst", value=burst)
+
+    def _check_plan(self, where: str) -> None:
+        """Raise InputError for what only a plan reads."""
+        if self.worth is not None:
+            self.worth.check(f"{where}.worth")
+        if self.least_served is not None and not 0 <= self.least_served <= 1:
+            raise InputError("a share must lie between 0 and 1", where=f"{where}.least_served", value=self.least_served)
+        if self.tier < 1:
+            raise InputError("tiers count from 1", where=f"{where}.tier", value=self.tier)
+        if self.deferrable and self.sessions is not None:
+            raise InputError("sessions cannot be deferred", where=f"{where}.deferrable", value=True)
 
     def _check_source(self, where: str) -> None:
         if not self.mix:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from infermix.plan.model.change import loading_share
 from infermix.plan.model.lp import Terms
 from infermix.plan.model.program import Program
 
@@ -60,10 +61,13 @@ def define_rates(program: Program) -> None:
 
 
 def define_capacity(program: Program) -> None:
-    """The classes of a pool share its instances: sum of rate / capacity <= n."""
+    """The classes of a pool share its instances: sum of rate / capacity <= n, less those that load their weights."""
     used = used_instances(program)
     for (i, s), n in program.instances.items():
-        program.lp.row(program.at(f"capacity_{i}", s), [*used[i, s], (n, -1.0)], most=0.0)
+        terms = [*used[i, s], (n, -1.0)]
+        if (i, s) in program.started:
+            terms.append((program.started[i, s], loading_share(program, program.table.columns[i].option, s)))
+        program.lp.row(program.at(f"capacity_{i}", s), terms, most=0.0)
 
 
 def define_used_pools(program: Program) -> None:

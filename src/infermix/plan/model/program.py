@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from infermix.errors import NoAnswer
 from infermix.plan.model.lp import Lp, Terms
-from infermix.plan.offers import Contract, Offer
-from infermix.plan.question import Question
+from infermix.plan.offers import Api, Contract, Offer
+from infermix.plan.question import Demand, Question
 from infermix.plan.table import Column, Table
+from infermix.units import SECONDS_PER_HOUR
 
 
 @dataclass
@@ -28,8 +29,16 @@ class Program:
     """Requests a second of a class to a column; only where the column can serve it."""
     sent: dict[tuple[int, int], list[tuple[int, int]]] = field(default_factory=dict)
     """(class, slot) → (column, variable) of its rates."""
+    bought: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    """(API, class, slot) → requests a second."""
+    unmet: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(class, slot) → requests a second that are not served; only where that is allowed."""
     had: dict[tuple[int, int], int] = field(default_factory=dict)
     """Systems had under a contract; one variable for all slots unless the contract is by the hour."""
+    paid: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Systems paid for, where that may be more than are had."""
+    started: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(column, slot) → instances that did not run in the slot before; only where that costs something."""
     unserved: list[str] = field(default_factory=list)
     """Classes that nothing can serve: the program is infeasible."""
 
@@ -55,12 +64,29 @@ class Program:
         """Systems of an offer that host instances in a slot."""
         return [t for i, c in self.columns() if c.option.offer.key == offer.key for t in self.systems[i, slot]]
 
-    def spend(self, slot: int) -> list[tuple[str, Terms]]:
-        """(vendor, USD an hour) of every contract in a slot."""
-        return [
-            (offer.system.vendor, [(self.had[f, slot], contract.usd_per_hour)])
-            for f, (offer, contract) in enumerate(self.contracts)
+    def paid_for(self, f: int, slot: int) -> Terms:
+        """USD an hour for a contract in a slot: nothing but a deposit where the scenario does not deliver it."""
+        contract = self.contracts[f][1]
+        share = contract.paid_share(contract.name in self.question.slots[slot].missing)
+        return [(self.paid.get((f, slot), self.had[f, slot]), contract.usd_per_hour * share)]
+
+    def spend(self, slot: int) -> list[tuple[str, str, str, Terms]]:
+        """(vendor, kind of chip, system, USD an hour) of every contract and API in a slot."""
+        found = [
+            (offer.system.vendor, offer.chip.kind, offer.system.id, self.paid_for(f, slot))
+            for f, (offer, _) in enumerate(self.contracts)
         ]
+        for (a, c, s), v in self.bought.items():
+            if s == slot:
+                api, demand = self.question.apis[a], self.question.demands[c]
+                found.append((api.vendor, "api", api.name, [(v, api_usd(api, demand) * SECONDS_PER_HOUR)]))
+        return found
+
+
+def api_usd(api: Api, demand: Demand) -> float:
+    """List price of a mean request of a class [USD]."""
+    inputs, cached, outputs = (float(column.mean()) for column in demand.lengths)
+    return api.usd_per_request(inputs, cached, outputs)
 
 
 def facility_w(offer: Offer) -> float:
