@@ -26,6 +26,8 @@ from infermix.route.view import Ask, FleetView
 
 SPILL_FACTOR = 2.0
 """Affinity holds while the wait at home is at most this many times the least wait, and a reading of the prompt."""
+SURELY = 1.0 - 1e-13
+"""Far more than what rounding takes from a bound."""
 
 
 @part
@@ -218,11 +220,42 @@ def power_of_two(view: FleetView, ask: Ask) -> int:
 
 
 @inline
-def _home(view: FleetView, ask: Ask, key: int) -> int:
-    """Rendezvous: the eligible instance that wins the key's lottery, its chances as its tokens a second.
+def _winner(view: FleetView, key: int) -> int:
+    """The eligible instance that wins the key's lottery, its chances as its tokens a second.
 
-    Only those take part whose wait is at most ``SPILL_FACTOR`` times the least, and reading the whole prompt.
+    The least draw wins, ``-log(u) s``. Since ``-log(u) >= 1 - u``, few instances need a logarithm.
     """
+    best, best_draw = -1, np.inf
+    for j in range(len(view.pool)):
+        u = unit_of(key, j)
+        if (1.0 - u) * view.step_s[j] * SURELY < best_draw * view.max_num_seqs[j] and view.eligible[j]:
+            draw = _draw(view, u, j)
+            if draw < best_draw:
+                best, best_draw = j, draw
+    return best
+
+
+@inline
+def _draw(view: FleetView, u: float, j: int) -> float:
+    draw: float = -np.log(u) * view.step_s[j] / view.max_num_seqs[j]
+    return draw
+
+
+@inline
+def _home(view: FleetView, ask: Ask, key: int) -> int:
+    """Rendezvous: the winner of the key's lottery among the eligible instances that have time.
+
+    Time has whose wait is at most ``SPILL_FACTOR`` times the least, and reading the whole prompt.
+    """
+    home = _winner(view, key)
+    if home < 0 or queue_s(view, ask, home) <= ask.input_tokens * view.prefill_s_per_token[home]:
+        return home
+    return _home_in_time(view, ask, key)
+
+
+@part
+def _home_in_time(view: FleetView, ask: Ask, key: int) -> int:
+    """As ``_home``, when the winner of all may not have time."""
     least = np.inf
     for j in range(len(view.pool)):
         if view.eligible[j]:
@@ -233,7 +266,7 @@ def _home(view: FleetView, ask: Ask, key: int) -> int:
             continue
         reading = ask.input_tokens * view.prefill_s_per_token[j]
         if queue_s(view, ask, j) <= SPILL_FACTOR * least + reading:
-            draw = -np.log(unit_of(key, j)) * view.step_s[j] / view.max_num_seqs[j]
+            draw = _draw(view, unit_of(key, j), j)
             if draw < best_draw:
                 best, best_draw = j, draw
     return best
