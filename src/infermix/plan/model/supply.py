@@ -8,6 +8,8 @@ from infermix.plan.model.lp import Terms
 from infermix.plan.model.program import Program, facility_w
 from infermix.plan.offers import Offer
 
+FAR_TOO_MANY = 1_000_000
+
 
 def define_contracts(program: Program) -> None:
     """Whole systems had under each contract: the same in every slot, unless the contract is by the hour."""
@@ -76,9 +78,9 @@ def define_take_or_pay(program: Program) -> None:
 
 
 def _most(program: Program, offer: Offer) -> int:
-    """Systems that all pools of an offer could take at once."""
+    """Systems that all pools of an offer could take at once; where no pools are written, far too many."""
     mine = [c for _, c in program.columns() if c.option.offer.key == offer.key]
-    return sum(c.most * c.option.deployment.systems_per_instance for c in mine)
+    return sum(c.most * c.option.deployment.systems_per_instance for c in mine) or FAR_TOO_MANY
 
 
 def define_no_idle_systems(program: Program) -> None:
