@@ -14,6 +14,7 @@ from infermix.catalog.parse import convert
 from infermix.catalog.query import find_model, find_system
 from infermix.errors import InputError, located, near_miss
 from infermix.perf.deployment import MAX_BATCHED_TOKENS, MAX_NUM_SEQS, Deployment, Role, best_weights
+from infermix.perf.measured import within_measured
 from infermix.perf.memory import draft_bytes, fewest_stages, weights_bytes
 from infermix.perf.pairs import Readiness, readiness
 from infermix.perf.specdec import read_speculation
@@ -204,9 +205,9 @@ def make_deployment(catalog: Catalog, row: PoolRow, model: str, where: str) -> D
     )
     with located(f"{where}.stack"):
         made = with_stack(made, find_stack(catalog, row.stack, made))
-    if not pipeline or row.stages is not None:
-        return made
-    return msgspec.structs.replace(made, stages=fewest_stages(made) or 1)
+    if pipeline and row.stages is None:
+        made = msgspec.structs.replace(made, stages=fewest_stages(made) or 1)
+    return within_measured(made)
 
 
 def make_fleet(

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from infermix.catalog.measured import Measured
 from infermix.catalog.parse import Raw, check_keys, record, toml
 from infermix.catalog.records import SI_UNITS, Chip, Efficiency, Figure, Model, Price, Source, Stack, System
 from infermix.errors import InputError, near_miss
@@ -154,6 +155,13 @@ def with_own_chip(base: Catalog, chip: Chip, system: System) -> Catalog:
         chips=_added("chip", base.chips, chip.id, chip),
         systems=_added("system", base.systems, system.id, system),
     )
+
+
+def with_measured(base: Catalog, system: System, own: Measured) -> Catalog:
+    """``base``, and step times that were measured of a deployment of this system."""
+    told = msgspec.structs.replace(system, measured=(*system.measured, own))
+    systems = base.systems
+    return replace(base, systems=Shelf("system", lambda: systems, lambda key: told if key == told.id else systems[key]))
 
 
 def _added(kind: str, base: Mapping[str, R], id_: str, extra: R) -> Shelf[R]:

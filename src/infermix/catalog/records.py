@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from infermix.catalog.measured import Measured
+
 Kind = Literal["measured", "vendor", "derived", "press", "unverified"]
 Basis = Literal["rent", "capital", "operator_cost", "api"]
 PowerBasis = Literal["chip", "it", "facility"]
@@ -172,6 +174,8 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     operator_cost_usd_per_hour: Figure | None = None
     aliases: tuple[str, ...] = ()
     note: str = ""
+    measured: tuple[Measured, ...] = ()
+    """Deployments whose step times were measured; they stand in place of the modelled ones."""
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -16,9 +16,11 @@ from numpy.typing import ArrayLike
 
 from infermix.arrays import Floats
 from infermix.catalog import shape
+from infermix.catalog.measured import Measured
 from infermix.errors import NoAnswer
 from infermix.perf import dataflow, roofline
 from infermix.perf.deployment import BLOCK_TOKENS, Deployment, check_deployment
+from infermix.perf.measured import base_s, measured_of
 from infermix.perf.memory import kv_blocks, kv_tokens_left
 
 TABLE_VERSION = 1
@@ -116,6 +118,9 @@ def _compile(d: Deployment) -> StepTable:
 
 def table_at(d: Deployment, tokens: Floats) -> StepTable:
     """Step times of a deployment that fits, at these tokens alone; a table proper has all up to max_batched_tokens."""
+    own = measured_of(d)
+    if own is not None:
+        return _measured_table(d, own, tokens)
     machine = dataflow if d.is_pipeline else roofline
     decode = machine.decode_s(d, tokens)
     per_seq = 0.0 if d.is_pipeline else roofline.per_seq_s(d)
@@ -140,12 +145,25 @@ def table_at(d: Deployment, tokens: Floats) -> StepTable:
     )
 
 
+def _measured_table(d: Deployment, own: Measured, tokens: Floats) -> StepTable:
+    """Step times as they were measured, prompts in them or not."""
+    base = base_s(own, tokens)
+    latency = float(base[0]) + own.seq_s
+    return StepTable(
+        decode_s=base, mixed_s=base, per_seq_s=own.seq_s, kv_s=own.kv_s, pair_s=own.pair_s, load_s=0.0,
+        latency_s=latency, issue_interval_s=latency, block_tokens=BLOCK_TOKENS,
+        blocks=kv_blocks(d) if own.kv_tokens is None else own.kv_tokens // BLOCK_TOKENS,
+        valid_tokens=d.max_batched_tokens, low=own.low, high=own.high,
+    )  # fmt: skip
+
+
 def refuse_unfit(d: Deployment) -> None:
     """Raise ``NoAnswer`` where a figure is missing or the model does not fit."""
     missing = missing_figures(d)
     if missing:
         raise NoAnswer(f"{d.chip.id}: no step time, the catalogue lacks {', '.join(missing)}")
-    left = kv_tokens_left(d)
+    own = measured_of(d)
+    left = kv_tokens_left(d) if own is None or own.kv_tokens is None else own.kv_tokens
     if left < BLOCK_TOKENS:
         raise NoAnswer(f"{d.model.id} does not fit on {d.name}: {left:,} KV tokens left")
 

@@ -17,6 +17,7 @@ from infermix.catalog.records import Model
 from infermix.errors import InfermixError, NoAnswer
 from infermix.perf.deployment import Deployment, best_weights, can_keep_kv
 from infermix.perf.layouts import fitting
+from infermix.perf.measured import all_within_measured
 from infermix.perf.table import StepTable, compile_table
 from infermix.plan.offers import Offer
 from infermix.plan.question import Demand, Question
@@ -191,13 +192,13 @@ def _deployments(question: Question, offer: Offer, model: Model) -> list[Deploym
     )
     layouts = _layouts(_replace(base, max_num_seqs=BATCH_CAPS[0], max_batched_tokens=CHUNKS[0])) or [base]
     kv = [k for k in question.study.market.kv if can_keep_kv(offer.chip, k)] if question.study.market else ["bf16"]
-    return [
+    return all_within_measured(
         _replace(layout, kv=k, max_batched_tokens=chunk, max_num_seqs=cap)
         for layout in layouts
         for k in kv
         for chunk in CHUNKS
         for cap in BATCH_CAPS
-    ]
+    )
 
 
 def _layouts(base: Deployment) -> list[Deployment]:

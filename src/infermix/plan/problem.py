@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from infermix.catalog.measured import CalibrationFile
 from infermix.catalog.parse import check_keys, convert, toml
 from infermix.cost.rent import CostBasis, Terms
 from infermix.errors import InputError, near_miss
@@ -159,6 +160,7 @@ class Study(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     simulate: Simulate = Simulate()
     prove: Prove = Prove()
     fleet: dict[str, PoolRow] = {}
+    calibration: dict[str, CalibrationFile] = {}
     training: dict[str, Training] = {}
     path: str = ""
     """File it came from; paths inside are relative to its folder."""
@@ -199,6 +201,8 @@ def parse_study(raw: dict[str, Any], path: str) -> Study:
         convert(TrafficClass, table, f"{path}: traffic.{name}")
     for name, pool in _tables_in(raw, "fleet"):
         convert(PoolRow, pool, f"{path}: fleet.{name}")
+    for name, own in _tables_in(raw, "calibration"):
+        convert(CalibrationFile, own, f"{path}: calibration.{name}")
     for name, run in _tables_in(raw, "training"):
         convert(Training, run, f"{path}: training.{name}")
     study = convert(Study, {**raw, "path": path}, path)
@@ -264,6 +268,8 @@ def _check_tables(raw: dict[str, Any], path: str) -> None:
         check_keys(pool, PoolRow.__struct_fields__, f"{path}: fleet.{name}")
         if isinstance(pool.get("autoscale"), dict):
             check_keys(pool["autoscale"], Autoscale.__struct_fields__, f"{path}: fleet.{name}.autoscale")
+    for name, own in _tables_in(raw, "calibration"):
+        check_keys(own, CalibrationFile.__struct_fields__, f"{path}: calibration.{name}")
     for name, run in _tables_in(raw, "training"):
         check_keys(run, Training.__struct_fields__, f"{path}: training.{name}")
     for name, made in _tables_in(raw, "scenarios"):

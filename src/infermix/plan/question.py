@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from infermix.arrays import Floats
-from infermix.catalog.load import Catalog, catalog, load_own_chip, with_own_chip
-from infermix.catalog.query import find_model
+from infermix.catalog.load import Catalog, catalog, load_own_chip, with_measured, with_own_chip
+from infermix.catalog.measured import read_measured
+from infermix.catalog.query import find_model, find_system
 from infermix.catalog.records import Model
 from infermix.errors import InputError, NoAnswer, located
 from infermix.plan.offers import Api, Contract, Offer, Reservation
@@ -204,10 +205,15 @@ def planned_hour(study: Study, model: Model) -> int | None:
 
 
 def open_facts(study: Study) -> Catalog:
-    """The catalogue, with the study's own chips."""
+    """The catalogue, with the study's own chips and measured deployments."""
     facts = catalog()
     for file in study.market.own_chips if study.market else []:
         facts = with_own_chip(facts, *load_own_chip(study.base_dir / file))
+    for name, asked in study.calibration.items():
+        with located(f"{study.path}: calibration.{name}"):
+            system = find_system(asked.system, facts)
+            model = find_model(asked.model or study.model, facts)
+            facts = with_measured(facts, system, read_measured(study.base_dir / asked.file, asked, model.id))
     return facts
 
 
