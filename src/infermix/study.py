@@ -21,6 +21,7 @@ from infermix.fleet import Fleet, PoolRow, make_fleet, plan_rows
 from infermix.plan.export.files import made_folder as made_folder
 from infermix.plan.problem import Study, load_study
 from infermix.plan.question import open_facts
+from infermix.plan.quote.result import Quote
 from infermix.plan.result import Plan
 from infermix.silicon.record import Box, as_toml, raw_records
 from infermix.summary.running import run_seeds
@@ -51,6 +52,13 @@ def write_plan_files(study: str | Path | Study, made: Plan, folder: Path) -> lis
     found = plan_files(made, opened, open_facts(opened), folder)
     write_files(found, folder)
     return list(found)
+
+
+def quote(study: str | Path | Study, offer: str | Path, *, progress: Progress | None = None) -> Quote:
+    """A vendor's offer against a study's traffic: break-even price, odds of being right, what to ask for instead."""
+    from infermix.plan.quote.run import quote as answer
+
+    return answer(_opened(study), offer, progress)
 
 
 def design(path: str | Path, *, progress: Progress | None = None) -> Design:

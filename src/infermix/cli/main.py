@@ -19,6 +19,7 @@ COMMANDS = {
     "emulate": "OpenAI-compatible servers at the modelled speed of any chip",
     "perf": "how fast a model is on a system",
     "plan": "what to buy, who is served by what, and what it costs, proved",
+    "quote": "a vendor's offer against your traffic: break-even, odds, what to ask for",
     "silicon": "what a chip costs, what it takes to make it, whether to build one",
     "validate": "how far predictions lie from what was measured",
     "simulate": "what happens to a fleet under traffic",
