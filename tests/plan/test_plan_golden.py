@@ -69,7 +69,7 @@ def full() -> Question:
     )  # fmt: skip
     slots = Slots(count=2, usd_per_start=3.0, load_gb_per_s=2.0)
     return question(
-        [replace(gpu, contracts=contracts), sram], [chat, waits], limits, apis=(house,),
+        [replace(gpu, contracts=contracts), sram], [chat, waits], limits, apis=(house,), seen=(frozenset({"cs3"}),),
         study=msgspec.structs.replace(asked().study, slots=slots),
         slots=(Slot("00:00", 0, 12.0), Slot("12:00", 12, 12.0)),
     )  # fmt: skip
@@ -89,6 +89,7 @@ FULL = (
     "define_starts", "define_capacity", "define_api", "define_unmet", "define_demand", "define_deferrable",
     "define_contracts", "define_delivery", "define_take_or_pay", "define_hosting", "define_no_idle_systems",
     "define_capital", "define_shares", "define_system_loss", "define_vendor_loss", "define_budget",
+    "define_other_systems",
 )  # fmt: skip
 """Groups written for the full question; the others for the plain one."""
 

@@ -85,6 +85,10 @@ class Question:
     """``low`` or ``nominal``: where the promises must hold."""
     forced: str = ""
     """A system of which at least one must be bought: what it would cost to have it."""
+    seen: tuple[frozenset[str], ...] = ()
+    """Sets of systems that are no answer: what the next best fleet is."""
+    faster: tuple[tuple[str, float], ...] = ()
+    """System → what its instances serve over what they do: the speed at which it would enter."""
     reserved: tuple[Reservation, ...] = ()
     slots: tuple[Slot, ...] = (Slot(),)
     apis: tuple[Api, ...] = ()

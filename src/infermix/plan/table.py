@@ -53,10 +53,12 @@ def make_table(question: Question, columns: Sequence[Column]) -> Table:
     """The table of columns whose capacities are the same in every slot."""
     classes, slots = question.demands, len(question.slots)
     capacity = np.zeros((len(columns), len(classes), slots))
+    faster = dict(question.faster)
     for i, column in enumerate(columns):
+        factor = faster.get(column.option.offer.system.id, 1.0)
         for c, demand in enumerate(classes):
             if allowed(column.option, demand):
-                capacity[i, c] = column.capacity.get(demand.name, 0.0)
+                capacity[i, c] = column.capacity.get(demand.name, 0.0) * factor
     usd, sent = np.zeros((2, len(columns), len(classes)))
     sent += 1.0
     if question.profits:

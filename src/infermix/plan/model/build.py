@@ -23,6 +23,7 @@ from infermix.plan.model.supply import (
     define_forced_system,
     define_hosting,
     define_no_idle_systems,
+    define_other_systems,
     define_power,
     define_supply,
     define_take_or_pay,
@@ -64,4 +65,5 @@ def build(question: Question, table: Table) -> Program:
     define_system_loss(program)
     define_vendor_loss(program)
     define_forced_system(program)
+    define_other_systems(program)
     return program

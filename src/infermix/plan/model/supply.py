@@ -142,3 +142,23 @@ def define_forced_system(program: Program) -> None:
             for t in program.of_offer(o, s)]  # fmt: skip
     if mine:
         program.lp.row(f"forced_{forced}", mine, least=1.0)
+
+
+def define_other_systems(program: Program) -> None:
+    """Another set of systems than those that were seen: one that was in is left out, or one that was out is in."""
+    seen = program.question.seen
+    if not seen:
+        return
+    used: dict[str, int] = {}
+    for offer in {o.system.id: o for o in program.question.offers}.values():
+        mine = [f for f, (o, _) in enumerate(program.contracts) if o.system.id == offer.system.id]
+        had = [(program.had[f, s], 1.0) for f in mine for s in program.slots]
+        z = program.lp.variable(f"used_{offer.system.id}", 1.0, whole=True)
+        most = sum(_most(program, o) for o in program.question.offers if o.system.id == offer.system.id)
+        program.lp.row(f"unused_{offer.system.id}", [*had, (z, -float(most * len(had)))], most=0.0)
+        program.lp.row(f"used_{offer.system.id}", [*had, (z, -1.0)], least=0.0)
+        used[offer.system.id] = z
+    for k, systems in enumerate(seen):
+        changed = [(z, -1.0 if name in systems else 1.0) for name, z in used.items()]
+        inside = sum(name in systems for name in used)
+        program.lp.row(f"other_{k}", changed, least=1.0 - inside)

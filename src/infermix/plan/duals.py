@@ -1,0 +1,31 @@
+"""Shadow prices: what one more unit of a limit is worth to the relaxation in which nothing need be whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import highspy
+
+from infermix.plan.model import Program, cost, revenue
+from infermix.plan.model.lp import as_highs, scaled
+
+ROWS = ("supply_", "power", "budget", "capital")
+"""Rows whose right side has the unit of a limit, by how their names begin."""
+
+
+def shadow_prices(program: Program) -> dict[str, float]:
+    """Row → USD an hour that one more unit on its right side saves; rows whose unit is no unit of a limit are left out.
+
+    Supply rows are in systems, power in MW, budget and capital in USD. Nothing where the relaxation has no answer.
+    """
+    relaxed = replace(program.lp, whole=[False] * len(program.lp.whole))
+    h = as_highs(relaxed, [*cost(program), *scaled(revenue(program), -1.0)])
+    h.run()
+    if h.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        return {}
+    duals = h.getSolution().row_dual
+    found = {}
+    for name, dual in zip(relaxed.row_names, duals, strict=True):
+        if name.startswith(ROWS):
+            found[name] = max(0.0, -dual)
+    return found
