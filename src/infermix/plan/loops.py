@@ -60,7 +60,7 @@ def with_sessions(requests: Requests, places: Ints, wanted: int, until_s: float)
     start = np.cumsum([0, *(len(p["parent"]) for p in parts)])
     for part, begin in zip(parts, start, strict=False):
         part["parent"] = np.where(part["parent"] >= 0, part["parent"] + begin, -1)
-    joined = {k: np.concatenate([p[k] for p in parts]) for k in columns}
+    joined: dict[str, Any] = {k: np.concatenate([p[k] for p in parts]) for k in columns}
     order = np.argsort(joined["arrival_s"], kind="stable")
     rank = np.empty(len(order) + 1, dtype=np.int64)
     rank[order], rank[-1] = np.arange(len(order)), -1
