@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 import msgspec
+import numpy as np
 
+from infermix.arrays import Floats
 from infermix.catalog import shape
 from infermix.perf import model_cost
 from infermix.perf.deployment import BLOCK_TOKENS, Deployment
@@ -94,6 +96,25 @@ def kv_tokens_left(deployment: Deployment) -> int:
     if per_token:
         return int(free // per_token)
     return d.max_num_seqs * d.model.max_context if free >= 0 else -1
+
+
+def kv_tokens_left_at(deployment: Deployment, max_num_seqs: Floats, max_batched_tokens: Floats) -> Floats:
+    """``kv_tokens_left`` at other engine settings, which broadcast; what is taken grows evenly with both."""
+    d = deployment
+    if not (per_token := kv_replication(d) * fullest_stage(d) * model_cost.kv_bytes_per_token(d.model, d.kv)):
+        pairs = np.broadcast(max_num_seqs, max_batched_tokens)
+        settings = [msgspec.structs.replace(d, max_num_seqs=int(n), max_batched_tokens=int(m)) for n, m in pairs]
+        return np.array([kv_tokens_left(s) for s in settings], dtype=np.float64).reshape(pairs.shape)
+    corners = [_settings_bytes(d, *corner) for corner in ((0, 0), (1, 0), (0, 1))]
+    fixed = weights_bytes(d) + draft_bytes(d) + corners[0]
+    taken = fixed + max_num_seqs * (corners[1] - corners[0]) + max_batched_tokens * (corners[2] - corners[0])
+    return np.asarray(np.floor((capacity_bytes(d) - taken) / per_token))
+
+
+def _settings_bytes(d: Deployment, max_num_seqs: int, max_batched_tokens: int) -> float:
+    """What engine settings take beside the weights [bytes]."""
+    other = msgspec.structs.replace(d, max_num_seqs=max_num_seqs, max_batched_tokens=max_batched_tokens)
+    return activation_bytes(other) + sequences_bytes(other)
 
 
 def fewest_stages(deployment: Deployment) -> int | None:

@@ -1,0 +1,314 @@
+"""Candidates: every layout, dtype, speculation and operating point of every model on every system, judged as arrays.
+
+A *base* is a deployment without its operating point; its step times are found once, and all pairs of a batch cap and a
+chunk size are judged at once by their queue-free seconds a request (``queue_free``). No object is made for a candidate.
+
+**Pruning.** Of each candidate two descriptions are kept, both in seconds of a whole system: *inner*, by class
+the largest of all rows, and *outer*, a few rows. What it can serve lies between them: a mix of rates that keeps
+``sum rate x inner <= 1`` keeps every row, and a mix that it can serve keeps each outer row. So where the inner
+seconds of B are at most those of one outer row of A for every class, whatever A serves B serves, and on the same
+system, hence at the same price, power, vendor, kind and supply: every fleet with A becomes one
+with B in its place, and no optimum of the relaxation is lost. Replicas over several systems are
+compared with those over as many, for whole replicas are bought.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from infermix.arrays import Bools, Floats, Ints
+from infermix.catalog.records import Model
+from infermix.errors import InfermixError
+from infermix.perf import dataflow, roofline
+from infermix.perf.deployment import BLOCK_TOKENS, BYTES_PER_WEIGHT, Deployment, best_weights, can_keep_kv
+from infermix.perf.deployment import check_deployment, narrowest_bits
+from infermix.perf.layouts import fitting
+from infermix.perf.memory import kv_tokens_left_at
+from infermix.perf.specdec import Speculation, read_speculation
+from infermix.perf.table import missing_figures, speed_interval
+from infermix.plan.offers import Offer
+from infermix.plan.queue_free import TOKENS, Lines, Steps, lines_of, seconds_by_row, steps_of
+from infermix.plan.question import Demand, Question
+
+CHUNKS = (512, 1024, 2048, 4096, 8192)
+BATCH_CAPS = (4, 8, 16, 32, 64, 128, 256, 512)
+_CAPS: Floats = np.array(BATCH_CAPS, dtype=np.float64)
+_CHUNKS: Floats = np.array(CHUNKS, dtype=np.float64)
+Numbers = np.ndarray[tuple[int], np.dtype[np.intp]]
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A deployment without its operating point: step times, lines below them, and room by [cap, chunk]."""
+
+    offer: Offer
+    deployment: Deployment
+    steps: Steps
+    lines: Lines
+    kv_tokens: Floats
+
+
+class Group(NamedTuple):
+    """Candidates of one system, model and number of systems a replica; rows are candidates.
+
+    ``inner`` [candidate, class] and ``outer`` [candidate, row, class] in seconds of a whole system, ``inf`` where the
+    class cannot be served; ``base``, ``cap`` and ``chunk`` say which they are.
+    """
+
+    inner: Floats
+    outer: Floats
+    base: Ints
+    cap: Ints
+    chunk: Ints
+
+
+@dataclass
+class Bases:
+    """Bases of a question, how many candidates they stand for, and why systems have none."""
+
+    found: list[Base]
+    candidates: int
+    misfits: dict[str, str] = field(default_factory=dict)
+
+
+class Missed(NamedTuple):
+    """The mildest refusal of a class on a system so far."""
+
+    excess: float
+    base: int
+    cap: int
+    chunk: int
+
+
+@dataclass
+class Survey:
+    """What is left of a market's candidates for the classes of a question."""
+
+    kept: list[tuple[Base, int, int, Floats]]
+    """(base, cap, chunk, outer rows [row, class] in seconds of an instance)."""
+    missed: dict[tuple[str, str], Missed]
+    """(system, class) → the mildest refusal, where no candidate of the system may serve the class."""
+
+
+def open_bases(question: Question) -> Bases:
+    """All bases of a question, with their step times at the speed where promises must hold."""
+    bases = Bases([], 0)
+    for offer in question.offers:
+        before, reason = len(bases.found), ""
+        for model in question.models:
+            try:
+                bases.found += _bases(question, offer, model)
+            except InfermixError as fault:
+                reason = reason or str(fault)
+        if len(bases.found) == before:
+            names = " or ".join(model.id for model in question.models)
+            bases.misfits[offer.system.id] = reason or f"{names} does not fit"
+    bases.candidates = len(bases.found) * len(BATCH_CAPS) * len(CHUNKS)
+    return bases
+
+
+def _bases(question: Question, offer: Offer, model: Model) -> Iterator[Base]:
+    if not offer.chip.efficiency:
+        return
+    stated, efficiency = question.study.market, question.catalog.efficiencies[offer.chip.efficiency]
+    kvs = [k for k in (stated.kv if stated else ["bf16"]) if can_keep_kv(offer.chip, k)]
+    first = Deployment(
+        model=model,
+        system=offer.system,
+        chip=offer.chip,
+        efficiency=efficiency,
+        stages=1 if efficiency.machine == "pipeline" else 0,
+        max_num_seqs=BATCH_CAPS[0],
+        max_batched_tokens=CHUNKS[0],
+        weights=best_weights(model, offer.chip, efficiency),
+        kv=kvs[0],
+    )
+    check_deployment(first)
+    for weights in _weights(question, first):
+        for layout in _layouts(msgspec.structs.replace(first, weights=weights)):
+            if missing_figures(layout):
+                continue
+            for spec in _speculations(question, model):
+                yield from _timed(offer, msgspec.structs.replace(layout, spec=spec), kvs, question.speed)
+
+
+def _weights(question: Question, first: Deployment) -> list[str]:
+    """The model's own dtype or the next that the chip can keep, and those of the study that it can."""
+    stated = question.study.market.weights if question.study.market else []
+    bits = narrowest_bits(first.chip, first.efficiency)
+    native = 8 * BYTES_PER_WEIGHT.get(first.model.native_weights, 2.0)
+    fit = [w for w in stated if bits <= 8 * BYTES_PER_WEIGHT[w] <= max(native, bits, 8 * BYTES_PER_WEIGHT[first.weights])]
+    return list(dict.fromkeys([first.weights, *fit]))
+
+
+def _layouts(first: Deployment) -> list[Deployment]:
+    """Layouts that hold the model; sequences of their own for each chip only where latents would be copied else."""
+    latent = first.model.mla_kv_lora is not None
+    return [d for d in fitting(first) if latent or d.dp == 1] or [first]
+
+
+def _speculations(question: Question, model: Model) -> list[Speculation | None]:
+    stated = question.study.market.spec if question.study.market else []
+    read = [read_speculation(text, f"{question.study.path}: market.spec") for text in stated]
+    return [None, *(spec for spec in read if spec.method != "mtp" or model.mtp_layers)]
+
+
+def _timed(offer: Offer, d: Deployment, kvs: list[str], speed: str) -> Iterator[Base]:
+    """A base for every KV dtype; they share the base times."""
+    steps: Steps | None = None
+    lines: Lines | None = None
+    for kv in kvs:
+        mine = msgspec.structs.replace(d, kv=kv)
+        room = kv_tokens_left_at(mine, _CAPS[:, None], _CHUNKS[None, :])
+        if room.max() < BLOCK_TOKENS:
+            continue
+        if steps is None or lines is None:
+            steps = steps_of(mine, speed)
+            lines = lines_of(steps, _CAPS, _CHUNKS)
+            yield Base(offer, mine, steps, lines, room)
+            continue
+        slower = 1.0 / speed_interval(mine)[0] if speed == "low" else 1.0
+        machine = dataflow if mine.is_pipeline else roofline
+        other = replace(
+            steps,
+            kv_s=slower * machine.kv_s(mine),
+            per_seq_s=0.0 if mine.is_pipeline else slower * roofline.per_seq_s(mine),
+            load_s=slower * dataflow.load_s(mine) if mine.is_pipeline else 0.0,
+        )
+        yield Base(offer, mine, other, lines, room)
+
+
+def survey(question: Question, bases: Bases, *, prune: bool = True) -> Survey:
+    """Judge all candidates of the systems on offer, and keep those that no other one matches."""
+    offered = {offer.key for offer in question.offers}
+    groups: dict[tuple[str, str, int], list[Group]] = {}
+    found = Survey([], {})
+    for b, base in enumerate(bases.found):
+        if base.offer.key not in offered:
+            continue
+        group = _judged(question, base, b, found.missed)
+        if len(group.base):
+            d = base.deployment
+            groups.setdefault((base.offer.key, d.model.id, d.systems_per_instance), []).append(
+                _pruned(group) if prune else group
+            )
+    for parts in groups.values():
+        group = Group(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        for i in np.flatnonzero(undominated(group.inner, group.outer)) if prune else range(len(group.base)):
+            base = bases.found[group.base[i]]
+            rows = group.outer[i] * base.deployment.instances_per_system
+            found.kept.append((base, int(group.cap[i]), int(group.chunk[i]), rows))
+    able = {(base.offer.key, name) for base, _, _, rows in found.kept for name in _served(question, rows)}
+    found.missed = {key: missed for key, missed in found.missed.items() if key not in able}
+    return found
+
+
+def _served(question: Question, rows: Floats) -> list[str]:
+    return [name for name, s in zip(question.class_names, rows.max(axis=0), strict=True) if np.isfinite(s)]
+
+
+def _judged(question: Question, base: Base, b: int, missed: dict[tuple[str, str], Missed]) -> Group:
+    """All operating points of a base that can serve some class."""
+    demands, model = question.demands, base.deployment.model.id
+    lines, points = len(base.lines.a) * 4, len(BATCH_CAPS) * len(CHUNKS)
+    seconds = np.full((len(demands), lines, points), np.inf)
+    for c, demand in enumerate(demands):
+        if question.model_of(demand).id != model:
+            continue
+        over = excess(base, demand)
+        able = (over <= 1.0).ravel()
+        if not able.any():
+            _remember(missed, (base.offer.key, demand.name), over, b)
+            continue
+        rows = seconds_by_row(base.steps, base.lines, demand, _CAPS, _CHUNKS, base.kv_tokens).reshape(lines, points)
+        seconds[c] = np.where(able, rows, np.inf)
+    inner = seconds.max(axis=1)
+    some = np.flatnonzero(np.isfinite(inner).any(axis=0))
+    tight = np.argmax(seconds[:, :, some], axis=1)  # [class, candidate]: the row that binds each class
+    outer = np.stack([_rows(seconds, some, row) for row in tight], axis=1)
+    each = base.deployment.instances_per_system
+    cap, chunk = np.divmod(some, len(CHUNKS))
+    return Group(inner[:, some].T / each, outer / each, np.full(len(some), b), cap, chunk)
+
+
+def _rows(seconds: Floats, some: Numbers, row: Numbers) -> Floats:
+    """[candidate, class] seconds by one row of each candidate; a class that cannot be served there by none."""
+    picked = seconds[:, row, some].T
+    return np.where(np.isfinite(seconds[:, :, some].max(axis=1).T), picked, np.inf)
+
+
+def _remember(missed: dict[tuple[str, str], Missed], key: tuple[str, str], over: Floats, b: int) -> None:
+    at = int(np.argmin(over))
+    mildest = Missed(float(over.flat[at]), b, *divmod(at, len(CHUNKS)))
+    if key not in missed or mildest < missed[key]:
+        missed[key] = mildest
+
+
+def _pruned(group: Group) -> Group:
+    kept = np.flatnonzero(undominated(group.inner, group.outer))
+    return Group(*(column[kept] for column in group))
+
+
+def undominated(inner: Floats, outer: Floats) -> Bools:
+    """Candidates that no other one matches for every class; of equals the first stays.
+
+    Parameters
+    ----------
+    inner
+        [candidate, class] largest seconds of all rows.
+    outer
+        [candidate, row, class] rows that bind it.
+    """
+    order = np.argsort(np.where(np.isfinite(inner), inner, 1e9).sum(axis=1), kind="stable")
+    kept = np.zeros(len(inner), dtype=bool)
+    left = np.ones(len(inner), dtype=bool)
+    for i in order:
+        if not left[i]:
+            continue
+        kept[i], left[i] = True, False
+        rest = np.flatnonzero(left)
+        beaten = (inner[i] <= outer[rest]).all(axis=2).any(axis=1)
+        left[rest[beaten]] = False
+        was = np.flatnonzero(kept)
+        was = was[was != i]
+        matched, beaten = inner[i] <= outer[was], inner[i] < outer[was]
+        kept[was[(matched.all(axis=2) & beaten.any(axis=2)).any(axis=1)]] = False
+    return kept
+
+
+def excess(base: Base, demand: Demand) -> Floats:
+    """[cap, chunk] by how much a class's promise is missed even alone and idle: above 1 where it cannot be kept."""
+    slo, steps, room = demand.cls.slo, base.steps, base.kv_tokens
+    inputs, cached, outputs = demand.some_lengths
+    lengths = np.sort(inputs + outputs - 1)
+    fitting_share = np.searchsorted(lengths, room, side="right") / len(lengths)
+    tpot = steps.decode_s[0] + steps.per_seq_s + steps.kv_s * (inputs + outputs / 2)
+    tpot = tpot / steps.tokens_per_step
+    over = np.zeros(len(CHUNKS))
+    if slo.tpot_s is not None:
+        over = np.maximum(over, float(np.quantile(tpot, slo.attainment)) / slo.tpot_s)
+    if slo.ttft_s is not None or slo.e2e_s is not None:
+        ttft = _idle_ttft_s(steps, inputs, cached)
+        if slo.ttft_s is not None:
+            promised = slo.ttft_s + slo.ttft_s_per_1k_uncached * (inputs - cached) / 1000
+            over = np.maximum(over, np.quantile(ttft / promised, slo.attainment, axis=1))
+        if slo.e2e_s is not None:
+            e2e = (ttft + tpot * (outputs - 1)) / slo.e2e_s
+            over = np.maximum(over, np.quantile(e2e, slo.attainment, axis=1))
+    return np.where(fitting_share < slo.attainment, 1e6 - fitting_share, np.broadcast_to(over, room.shape))
+
+
+def _idle_ttft_s(steps: Steps, inputs: Floats, cached: Floats) -> Floats:
+    """[chunk, request] time to first token on an idle instance, full chunks but the last [s]."""
+    fresh = inputs - cached
+    full, rest = np.divmod(fresh[None, :], _CHUNKS[:, None])
+    whole = steps.mixed_s[np.searchsorted(TOKENS, _CHUNKS)][:, None]
+    last = steps.mixed_s[np.maximum(np.searchsorted(TOKENS, rest, side="right") - 1, 0)]
+    pairs = fresh * cached + fresh * (fresh + 1) / 2
+    beside = steps.kv_s * inputs + steps.pair_s * pairs + steps.load_s * cached
+    return np.asarray(full * whole + np.where(rest > 0, last, 0.0) + beside)
