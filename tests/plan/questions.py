@@ -10,7 +10,6 @@ import numpy as np
 from infermix.catalog.load import catalog
 from infermix.cost.rent import HourlyPrice
 from infermix.perf.deployment import Deployment
-from infermix.perf.table import compile_table
 from infermix.plan.offers import Offer
 from infermix.plan.options import Option
 from infermix.plan.problem import Study, parse_study
@@ -49,7 +48,7 @@ def offer(system: str, usd_per_hour: float, supply: int | None = None, facility_
 
 def option(of: Offer, **layout: Any) -> Option:
     deployment: Deployment = deploy(of.system.id, MODEL, **layout)
-    return Option(of, deployment, compile_table(deployment))
+    return Option(of, deployment)
 
 
 def demand(name: str, rate_per_s: float, output: int, inputs: int = 100, cls: TrafficClass | None = None,

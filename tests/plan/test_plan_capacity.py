@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from infermix.fleet import Pool
 from infermix.plan.capacity import Capacities, mix_factor
-from infermix.plan.options import Option, all_options, queue_free_capacity, refuse, work_of
+from infermix.plan.options import Option, queue_free_capacity, refuse
 from infermix.plan.question import Demand, Question, ask
 from infermix.sim.run import simulate_pools
 from infermix.sim.specs import fleet_pool_spec
@@ -55,7 +55,7 @@ def test_no_instance_is_faster_than_the_queue_free_bound(
     pool = Pool(name="pool", deployment=of.deployment, instances=1)
     run = simulate_pools(demand.sample, [fleet_pool_spec(pool, demand.sample, of.table)], "least_wait")
     assert (run.status == 1).all()
-    bound = queue_free_capacity(of.table, seqs, work_of(demand))
+    bound = queue_free_capacity(of, demand)
     assert len(demand.sample) / run.simulated_s <= bound * (1 + 1e-9)
 
 
@@ -65,15 +65,14 @@ def test_the_bound_is_not_idle_talk() -> None:
     demand = sample([(100, 0.0, 400)], 3200)
     pool = Pool(name="pool", deployment=of.deployment, instances=1)
     run = simulate_pools(demand.sample, [fleet_pool_spec(pool, demand.sample, of.table)], "least_wait")
-    assert 3200 / run.simulated_s >= 0.9 * queue_free_capacity(of.table, 64, work_of(demand))
+    assert 3200 / run.simulated_s >= 0.9 * queue_free_capacity(of, demand)
 
 
 @cache
 def chat() -> tuple[Question, Option, Demand]:
     asked = ask(study(traffic=TWO))
-    found = next(
-        o for o in all_options(asked)[0] if o.name.startswith("h100-x1 tp1 bf16/bf16 256") and "2048" in o.name
-    )
+    found = option(offer("h100-x1", 1.0), max_num_seqs=256, max_batched_tokens=2048)
+    found = Option(found.offer, found.deployment, "low")
     return asked, found, asked.demands[0]
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -25,20 +26,36 @@ from infermix.arrays import Bools, Floats, Ints
 from infermix.catalog.records import Model
 from infermix.errors import InfermixError
 from infermix.perf import dataflow, roofline
-from infermix.perf.deployment import BLOCK_TOKENS, BYTES_PER_WEIGHT, Deployment, best_weights, can_keep_kv
-from infermix.perf.deployment import check_deployment, narrowest_bits
+from infermix.perf.deployment import (
+    BLOCK_TOKENS,
+    BYTES_PER_WEIGHT,
+    Deployment,
+    best_weights,
+    can_keep_kv,
+    check_deployment,
+    narrowest_bits,
+)
 from infermix.perf.layouts import fitting
 from infermix.perf.memory import kv_tokens_left_at
 from infermix.perf.specdec import Speculation, read_speculation
 from infermix.perf.table import missing_figures, speed_interval
 from infermix.plan.offers import Offer
-from infermix.plan.queue_free import TOKENS, Lines, Steps, lines_of, seconds_by_row, steps_of
 from infermix.plan.question import Demand, Question
+from infermix.plan.queue_free import TOKENS, Lines, Steps, lines_of, seconds_by_row, steps_of
 
-CHUNKS = (512, 1024, 2048, 4096, 8192)
-BATCH_CAPS = (4, 8, 16, 32, 64, 128, 256, 512)
-_CAPS: Floats = np.array(BATCH_CAPS, dtype=np.float64)
-_CHUNKS: Floats = np.array(CHUNKS, dtype=np.float64)
+CHUNKS = (512, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
+BATCH_CAPS = (2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Operating points: every pair of a batch cap and a chunk size."""
+
+    caps: Floats
+    chunks: Floats
+
+
+ALL = Point(np.array(BATCH_CAPS, dtype=np.float64), np.array(CHUNKS, dtype=np.float64))
 Numbers = np.ndarray[tuple[int], np.dtype[np.intp]]
 
 
@@ -92,7 +109,9 @@ class Survey:
     kept: list[tuple[Base, int, int, Floats]]
     """(base, cap, chunk, outer rows [row, class] in seconds of an instance)."""
     missed: dict[tuple[str, str], Missed]
-    """(system, class) → the mildest refusal, where no candidate of the system may serve the class."""
+    """(offer, class) → the mildest refusal, where no candidate of the offer may serve the class."""
+    able: set[tuple[str, str]] = field(default_factory=set)
+    """(offer, class) that some candidate may serve."""
 
 
 def open_bases(question: Question) -> Bases:
@@ -142,7 +161,9 @@ def _weights(question: Question, first: Deployment) -> list[str]:
     stated = question.study.market.weights if question.study.market else []
     bits = narrowest_bits(first.chip, first.efficiency)
     native = 8 * BYTES_PER_WEIGHT.get(first.model.native_weights, 2.0)
-    fit = [w for w in stated if bits <= 8 * BYTES_PER_WEIGHT[w] <= max(native, bits, 8 * BYTES_PER_WEIGHT[first.weights])]
+    fit = [
+        w for w in stated if bits <= 8 * BYTES_PER_WEIGHT[w] <= max(native, bits, 8 * BYTES_PER_WEIGHT[first.weights])
+    ]
     return list(dict.fromkeys([first.weights, *fit]))
 
 
@@ -164,12 +185,12 @@ def _timed(offer: Offer, d: Deployment, kvs: list[str], speed: str) -> Iterator[
     lines: Lines | None = None
     for kv in kvs:
         mine = msgspec.structs.replace(d, kv=kv)
-        room = kv_tokens_left_at(mine, _CAPS[:, None], _CHUNKS[None, :])
+        room = kv_tokens_left_at(mine, ALL.caps[:, None], ALL.chunks[None, :])
         if room.max() < BLOCK_TOKENS:
             continue
         if steps is None or lines is None:
             steps = steps_of(mine, speed)
-            lines = lines_of(steps, _CAPS, _CHUNKS)
+            lines = lines_of(steps, ALL.caps, ALL.chunks)
             yield Base(offer, mine, steps, lines, room)
             continue
         slower = 1.0 / speed_interval(mine)[0] if speed == "low" else 1.0
@@ -194,17 +215,15 @@ def survey(question: Question, bases: Bases, *, prune: bool = True) -> Survey:
         group = _judged(question, base, b, found.missed)
         if len(group.base):
             d = base.deployment
-            groups.setdefault((base.offer.key, d.model.id, d.systems_per_instance), []).append(
-                _pruned(group) if prune else group
-            )
+            groups.setdefault((base.offer.key, d.model.id, d.systems_per_instance), []).append(group)
     for parts in groups.values():
         group = Group(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
         for i in np.flatnonzero(undominated(group.inner, group.outer)) if prune else range(len(group.base)):
             base = bases.found[group.base[i]]
             rows = group.outer[i] * base.deployment.instances_per_system
             found.kept.append((base, int(group.cap[i]), int(group.chunk[i]), rows))
-    able = {(base.offer.key, name) for base, _, _, rows in found.kept for name in _served(question, rows)}
-    found.missed = {key: missed for key, missed in found.missed.items() if key not in able}
+    found.able = {(base.offer.key, name) for base, _, _, rows in found.kept for name in _served(question, rows)}
+    found.missed = {key: missed for key, missed in found.missed.items() if key not in found.able}
     return found
 
 
@@ -212,34 +231,37 @@ def _served(question: Question, rows: Floats) -> list[str]:
     return [name for name, s in zip(question.class_names, rows.max(axis=0), strict=True) if np.isfinite(s)]
 
 
+def seconds_at(base: Base, demand: Demand, points: Point) -> Floats:
+    """[row, point] least seconds of an instance a request, by every line and row."""
+    rows = seconds_by_row(base.steps, base.lines, demand, points.caps, points.chunks, base.kv_tokens)
+    return rows.reshape(-1, base.kv_tokens.size)
+
+
 def _judged(question: Question, base: Base, b: int, missed: dict[tuple[str, str], Missed]) -> Group:
     """All operating points of a base that can serve some class."""
     demands, model = question.demands, base.deployment.model.id
-    lines, points = len(base.lines.a) * 4, len(BATCH_CAPS) * len(CHUNKS)
-    seconds = np.full((len(demands), lines, points), np.inf)
+    seconds = np.full((len(demands), 4 * len(base.lines.a), base.kv_tokens.size), np.inf)
     for c, demand in enumerate(demands):
         if question.model_of(demand).id != model:
             continue
-        over = excess(base, demand)
+        over = excess(base, demand, ALL)
         able = (over <= 1.0).ravel()
-        if not able.any():
+        if able.any():
+            seconds[c] = np.where(able, seconds_at(base, demand, ALL), np.inf)
+        else:
             _remember(missed, (base.offer.key, demand.name), over, b)
-            continue
-        rows = seconds_by_row(base.steps, base.lines, demand, _CAPS, _CHUNKS, base.kv_tokens).reshape(lines, points)
-        seconds[c] = np.where(able, rows, np.inf)
     inner = seconds.max(axis=1)
     some = np.flatnonzero(np.isfinite(inner).any(axis=0))
     tight = np.argmax(seconds[:, :, some], axis=1)  # [class, candidate]: the row that binds each class
-    outer = np.stack([_rows(seconds, some, row) for row in tight], axis=1)
+    outer = np.stack([_rows(seconds, inner, some, row) for row in tight], axis=1)
     each = base.deployment.instances_per_system
     cap, chunk = np.divmod(some, len(CHUNKS))
     return Group(inner[:, some].T / each, outer / each, np.full(len(some), b), cap, chunk)
 
 
-def _rows(seconds: Floats, some: Numbers, row: Numbers) -> Floats:
-    """[candidate, class] seconds by one row of each candidate; a class that cannot be served there by none."""
-    picked = seconds[:, row, some].T
-    return np.where(np.isfinite(seconds[:, :, some].max(axis=1).T), picked, np.inf)
+def _rows(seconds: Floats, inner: Floats, some: Numbers, row: Numbers) -> Floats:
+    """[candidate, class] seconds by one row of each candidate; ``inf`` for a class that cannot be served there."""
+    return np.where(np.isfinite(inner[:, some].T), seconds[:, row, some].T, np.inf)
 
 
 def _remember(missed: dict[tuple[str, str], Missed], key: tuple[str, str], over: Floats, b: int) -> None:
@@ -247,11 +269,6 @@ def _remember(missed: dict[tuple[str, str], Missed], key: tuple[str, str], over:
     mildest = Missed(float(over.flat[at]), b, *divmod(at, len(CHUNKS)))
     if key not in missed or mildest < missed[key]:
         missed[key] = mildest
-
-
-def _pruned(group: Group) -> Group:
-    kept = np.flatnonzero(undominated(group.inner, group.outer))
-    return Group(*(column[kept] for column in group))
 
 
 def undominated(inner: Floats, outer: Floats) -> Bools:
@@ -281,34 +298,66 @@ def undominated(inner: Floats, outer: Floats) -> Bools:
     return kept
 
 
-def excess(base: Base, demand: Demand) -> Floats:
-    """[cap, chunk] by how much a class's promise is missed even alone and idle: above 1 where it cannot be kept."""
+def excess(base: Base, demand: Demand, points: Point) -> Floats:
+    """[cap, chunk] by how much a class's promise is missed even alone and idle: above 1 where it cannot be kept.
+
+    Where it can, 1 stands for any value up to 1.
+    """
     slo, steps, room = demand.cls.slo, base.steps, base.kv_tokens
     inputs, cached, outputs = demand.some_lengths
-    lengths = np.sort(inputs + outputs - 1)
-    fitting_share = np.searchsorted(lengths, room, side="right") / len(lengths)
-    tpot = steps.decode_s[0] + steps.per_seq_s + steps.kv_s * (inputs + outputs / 2)
-    tpot = tpot / steps.tokens_per_step
-    over = np.zeros(len(CHUNKS))
+    fitting_share = np.searchsorted(_sorted_lengths(demand), room, side="right") / len(inputs)
+    tpot = (steps.decode_s[0] + steps.per_seq_s + steps.kv_s * (inputs + outputs / 2)) / steps.tokens_per_step
+    over = np.ones(len(points.chunks))
     if slo.tpot_s is not None:
-        over = np.maximum(over, float(np.quantile(tpot, slo.attainment)) / slo.tpot_s)
+        over = np.maximum(over, _quantile(tpot[None, :] / slo.tpot_s, slo.attainment))
     if slo.ttft_s is not None or slo.e2e_s is not None:
-        ttft = _idle_ttft_s(steps, inputs, cached)
+        ttft = _idle_ttft_s(steps, prompts_of(demand, points))
         if slo.ttft_s is not None:
             promised = slo.ttft_s + slo.ttft_s_per_1k_uncached * (inputs - cached) / 1000
-            over = np.maximum(over, np.quantile(ttft / promised, slo.attainment, axis=1))
+            over = np.maximum(over, _quantile(ttft / promised, slo.attainment))
         if slo.e2e_s is not None:
-            e2e = (ttft + tpot * (outputs - 1)) / slo.e2e_s
-            over = np.maximum(over, np.quantile(e2e, slo.attainment, axis=1))
+            over = np.maximum(over, _quantile((ttft + tpot * (outputs - 1)) / slo.e2e_s, slo.attainment))
     return np.where(fitting_share < slo.attainment, 1e6 - fitting_share, np.broadcast_to(over, room.shape))
 
 
-def _idle_ttft_s(steps: Steps, inputs: Floats, cached: Floats) -> Floats:
-    """[chunk, request] time to first token on an idle instance, full chunks but the last [s]."""
+def _quantile(ratio: Floats, share: float) -> Floats:
+    """[row] quantiles where they lie above 1, else 1."""
+    at = int(share * (ratio.shape[1] - 1))
+    return np.maximum(1.0, np.partition(ratio, at, axis=1)[:, at])
+
+
+@lru_cache(maxsize=256)
+def _sorted_lengths(demand: Demand) -> Floats:
+    inputs, _, outputs = demand.some_lengths
+    return np.sort(inputs + outputs - 1)
+
+
+class Prompts(NamedTuple):
+    """Prompts of a class cut into chunks, [chunk, request] or [request]."""
+
+    full: Floats
+    whole: Numbers
+    """Point of the grid of a whole chunk."""
+    last: np.ndarray[tuple[int, int], np.dtype[np.intp]]
+    """Point of the grid of the last one, or past its end where there is none."""
+    inputs: Floats
+    pairs: Floats
+    cached: Floats
+
+
+@lru_cache(maxsize=1024)
+def prompts_of(demand: Demand, points: Point) -> Prompts:
+    """The prompts of some requests of a class, cut into chunks."""
+    inputs, cached, _ = demand.some_lengths
     fresh = inputs - cached
-    full, rest = np.divmod(fresh[None, :], _CHUNKS[:, None])
-    whole = steps.mixed_s[np.searchsorted(TOKENS, _CHUNKS)][:, None]
-    last = steps.mixed_s[np.maximum(np.searchsorted(TOKENS, rest, side="right") - 1, 0)]
+    full, rest = np.divmod(fresh[None, :], points.chunks[:, None])
+    last = np.where(rest > 0, np.searchsorted(TOKENS, rest, side="right") - 1, len(TOKENS))
     pairs = fresh * cached + fresh * (fresh + 1) / 2
-    beside = steps.kv_s * inputs + steps.pair_s * pairs + steps.load_s * cached
-    return np.asarray(full * whole + np.where(rest > 0, last, 0.0) + beside)
+    return Prompts(full, np.searchsorted(TOKENS, points.chunks), last, inputs, pairs, cached)
+
+
+def _idle_ttft_s(steps: Steps, prompts: Prompts) -> Floats:
+    """[chunk, request] time to first token on an idle instance, full chunks but the last [s]."""
+    mixed = np.append(steps.mixed_s, 0.0)
+    beside = steps.kv_s * prompts.inputs + steps.pair_s * prompts.pairs + steps.load_s * prompts.cached
+    return np.asarray(prompts.full * mixed[prompts.whole][:, None] + mixed[prompts.last] + beside)

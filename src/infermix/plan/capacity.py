@@ -19,7 +19,7 @@ from infermix.fleet import Pool
 from infermix.metrics.goodput import meets
 from infermix.plan.cache import Store, digest, engine_digest, requests_digest
 from infermix.plan.loops import places_of, with_sessions
-from infermix.plan.options import Option, queue_free_capacity, work_of
+from infermix.plan.options import Option, queue_free_capacity
 from infermix.plan.question import Demand, merged, scaled, thinned
 from infermix.sim.result import Run
 from infermix.sim.run import simulate_pools
@@ -57,7 +57,7 @@ class Capacities:
         key = (option.name, demand.name, size)
         if key in self._known:
             return self._known[key]
-        return queue_free_capacity(option.table, option.deployment.max_num_seqs, work_of(demand))
+        return queue_free_capacity(option, demand)
 
     def best_known(self, option: Option, demand: Demand) -> float:
         """The highest simulated capacity per instance over pool sizes; optimistic if none was simulated."""
@@ -82,7 +82,7 @@ class Capacities:
         key = _key(option, demand, size)
         found = self.store.read(key)
         if found is None:
-            bound = queue_free_capacity(option.table, option.deployment.max_num_seqs, work_of(demand))
+            bound = queue_free_capacity(option, demand)
             found = _bisect(lambda rate: _holds_alone(option, demand, size, rate), bound * size) / size
             self.store.write(key, found)
         with self._lock:

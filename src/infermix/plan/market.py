@@ -8,7 +8,8 @@ import msgspec
 
 from infermix.cost.rent import ContractKind
 from infermix.errors import InputError, near_miss
-from infermix.perf.deployment import BYTES_PER_KV
+from infermix.perf.deployment import BYTES_PER_KV, BYTES_PER_WEIGHT
+from infermix.perf.specdec import read_speculation
 
 
 class ContractRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -131,6 +132,10 @@ class Market(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     own_chips: list[str] = []
     kv: list[str] = msgspec.field(default_factory=lambda: ["bf16", "fp8"])
     """KV dtypes that may be used where the chip has the arithmetic."""
+    weights: list[str] = []
+    """Narrower weights than the model's own that may be used, too, where the chip can keep them."""
+    spec: list[str] = []
+    """Speculative decoding that may be used, beside none: ``METHOD:DEPTH[:ACCEPTED]``."""
 
     def check(self, where: str) -> None:
         """Raise InputError for what no market can hold."""
@@ -143,10 +148,13 @@ class Market(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         for key, count in self.supply.items():
             if count < 0:
                 raise InputError("supply is negative", where=f"{where}.supply.{key}", value=count)
-        for kv in self.kv:
-            if kv not in BYTES_PER_KV:
-                allowed = ", ".join(BYTES_PER_KV)
-                raise InputError("unknown KV dtype", where=f"{where}.kv", value=kv, allowed=allowed)
+        for key, dtypes, known in (("kv", self.kv, BYTES_PER_KV), ("weights", self.weights, BYTES_PER_WEIGHT)):
+            for dtype in dtypes:
+                if dtype not in known:
+                    what = "unknown KV dtype" if key == "kv" else "unknown weight dtype"
+                    raise InputError(what, where=f"{where}.{key}", value=dtype, allowed=", ".join(known))
+        for text in self.spec:
+            read_speculation(text, f"{where}.spec")
         for name, row in self.contracts.items():
             row.check(f"{where}.contracts.{name}")
         for name, endpoint in self.api.items():

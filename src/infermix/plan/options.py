@@ -1,48 +1,67 @@
-"""What could be bought: deployments of the model on every system, at several operating points.
+"""Options: what could be bought, as the planner simulates it; found among the candidates of ``candidates``.
 
-An option is a deployment; its *operating point* is the batch cap and the chunk size. Options that
-cannot hold a class's promise even alone and idle are not options for it, and say why.
+An option is a deployment at an *operating point*, its batch cap and chunk size. Options that cannot hold a class's
+promise even alone and idle are not options for it, and say why.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from infermix.arrays import Floats
-from infermix.catalog.records import Model
-from infermix.errors import InfermixError, NoAnswer
-from infermix.perf.deployment import Deployment, best_weights, can_keep_kv
-from infermix.perf.layouts import fitting
-from infermix.perf.measured import all_within_measured
+from infermix.errors import NoAnswer
+from infermix.perf.deployment import Deployment
+from infermix.perf.measured import within_measured
 from infermix.perf.table import StepTable, compile_table
+from infermix.plan.candidates import (
+    BATCH_CAPS,
+    CHUNKS,
+    Base,
+    Bases,
+    Missed,
+    Point,
+    Survey,
+    excess,
+    open_bases,
+    room_of,
+    seconds_at,
+    survey,
+)
 from infermix.plan.offers import Offer
 from infermix.plan.question import Demand, Question
+from infermix.plan.queue_free import lines_of, steps_of
 
-CHUNKS = (2048, 8192)
-BATCH_CAPS = (8, 16, 32, 64, 128, 256)
-KEPT = 1
+KEPT = 2
 KEPT_REPLICAS = 3
-"""Options, and replica sizes, kept of each system for each class."""
+"""Options, and replica sizes, simulated of each system for each class."""
+NEAR = 1.01
+"""Options this near to the cheapest of a layout, queue-free, are alike: the one with the smallest batch is tried."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Option:
-    """A deployment on the market."""
+    """A deployment on the market; ``speed`` is where the promises must hold."""
 
     offer: Offer
     deployment: Deployment
-    table: StepTable
-    """At the speed where the promises must hold."""
+    speed: str = "nominal"
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Unique within a study."""
         where = f" in {self.offer.region}" if self.offer.region else ""
-        return f"{self.deployment.name} chunk {self.deployment.max_batched_tokens}{where}"
+        return f"{self.deployment.model.id} {self.deployment.name} chunk {self.deployment.max_batched_tokens}{where}"
+
+    @cached_property
+    def table(self) -> StepTable:
+        """Step times at the speed where the promises must hold."""
+        table = compile_table(self.deployment)
+        return table.at_speed(table.low) if self.speed == "low" else table
 
     @property
     def usd_per_hour(self) -> float:
@@ -55,52 +74,149 @@ class Option:
         """Kind of chip."""
         return self.offer.chip.kind
 
+    @cached_property
+    def point(self) -> Point:
+        """Its operating point, as candidates are judged."""
+        d = self.deployment
+        return Point(np.array([float(d.max_num_seqs)]), np.array([float(d.max_batched_tokens)]))
 
-@dataclass(frozen=True)
-class Work:
-    """Mean work of a class's request, counted in the terms of a step table."""
-
-    decode_tokens: float
-    uncached_tokens: float
-    cached_tokens: float
-    kv_reads: float
-    """KV tokens read by its decode steps."""
-    chunk_kv: float
-    pairs: float
-
-
-@lru_cache(maxsize=64)
-def work_of(demand: Demand) -> Work:
-    """Mean work over the sample of a class."""
-    inputs, cached, outputs = demand.lengths
-    steps, fresh = outputs - 1, inputs - cached
-    return Work(
-        decode_tokens=float(steps.mean()),
-        uncached_tokens=float(fresh.mean()),
-        cached_tokens=float(cached.mean()),
-        kv_reads=float((steps * inputs + steps * (steps + 1) / 2).mean()),
-        chunk_kv=float(inputs.mean()),
-        pairs=float((fresh * cached + fresh * (fresh + 1) / 2).mean()),
-    )
+    @cached_property
+    def base(self) -> Base:
+        """Itself, as candidates are judged."""
+        d, point = self.deployment, self.point
+        steps = steps_of(d, self.speed)
+        room = room_of(d, point)
+        return Base(self.offer, d, steps, lines_of(steps, point.caps, point.chunks), room)
 
 
-def queue_free_capacity(table: StepTable, max_num_seqs: int, work: Work) -> float:
-    """No instance serves more requests of this work a second, whatever the arrivals: an optimistic bound [1/s].
+@lru_cache(maxsize=65536)
+def queue_free_capacity(option: Option, demand: Demand) -> float:
+    """No instance serves more requests of a class a second within its promise: an optimistic bound [1/s]."""
+    return 1.0 / float(seconds_at(option.base, demand, option.point).max())
 
-    With b the slope of the lower convex envelope of the base time beyond a full batch, a step of D decoding
-    sequences and m prompt tokens lasts at least ``(D / cap) base(cap) + m b`` plus the linear terms; and KV memory
-    bounds how many KV tokens one step can read.
+
+@lru_cache(maxsize=65536)
+def able(option: Option, demand: Demand) -> bool:
+    """Whether an option is of the class's model and can hold its promise alone and idle."""
+    if demand.model is not None and option.deployment.model.id != demand.model.id:
+        return False
+    return bool(excess(option.base, demand, option.point)[0, 0] <= 1.0) and queue_free_capacity(option, demand) > 0.0
+
+
+class Kept(NamedTuple):
+    """An option that no other one matches, with its queue-free rows: class → seconds of an instance a request."""
+
+    option: Option
+    rows: tuple[dict[str, float], ...]
+
+    @property
+    def capacity(self) -> dict[str, float]:
+        """Class → what an instance serves of it alone [1/s]."""
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        return {name: 1.0 / max(row.get(name, 0.0) for row in self.rows) for name in names}
+
+
+@dataclass
+class Options:
+    """The options of a question: how many candidates were judged, those kept, and why others cannot serve."""
+
+    bases: Bases
+    candidates: int
+    kept: list[Kept]
+    reasons: dict[str, dict[str, str]]
+    """Class → system → why it cannot serve the class."""
+
+
+def find_options(question: Question, bases: Bases | None = None) -> Options:
+    """Judge every candidate of the market.
+
+    Raises
+    ------
+    NoAnswer
+        A model that fits on no system, or a promise that no system can hold.
     """
-    base = table.decode_s
-    cap = max_num_seqs
-    beyond = np.arange(cap + 1, len(base))
-    chord = (table.mixed_s[cap + 1 :] - base[cap]) / (beyond - cap)
-    slope = min(float(chord.min()), float(base[cap]) / cap) if len(beyond) else float(base[cap]) / cap
-    linear = table.per_seq_s * (work.decode_tokens + 1) + table.kv_s * (work.kv_reads + work.chunk_kv)
-    linear += table.pair_s * work.pairs + table.load_s * work.cached_tokens
-    by_batch = work.decode_tokens * float(base[cap]) / cap + work.uncached_tokens * max(slope, 0.0)
-    by_memory = work.kv_reads / (table.blocks * table.block_tokens) * float(base[1])
-    return 1.0 / (max(by_batch, by_memory) + linear)
+    bases = bases or open_bases(question)
+    if not bases.found:
+        said = "; ".join(f"{k}: {v}" for k, v in bases.misfits.items())
+        names = " or ".join(model.id for model in question.models)
+        raise NoAnswer(f"{names} fits on no system of the market: {said}")
+    found = survey(question, bases)
+    kept = [_kept(question, *row) for row in found.kept]
+    reasons = _reasons(question, bases, found)
+    for demand in question.demands:
+        if not any(demand.name in k.capacity for k in kept):
+            best = "; ".join(f"{k}: {v}" for k, v in reasons[demand.name].items())
+            raise NoAnswer(f"no system on the market can hold the promise to {demand.name!r}: {best}")
+    return Options(bases, bases.candidates, kept, reasons)
+
+
+def _kept(question: Question, base: Base, cap: int, chunk: int, rows: Floats) -> Kept:
+    option = _option(question, base, cap, chunk)
+    named = [dict(zip(question.class_names, row, strict=True)) for row in np.unique(rows, axis=0)]
+    return Kept(option, tuple({name: float(s) for name, s in row.items() if np.isfinite(s)} for row in named))
+
+
+def _option(question: Question, base: Base, cap: int, chunk: int) -> Option:
+    d = msgspec.structs.replace(base.deployment, max_num_seqs=BATCH_CAPS[cap], max_batched_tokens=CHUNKS[chunk])
+    return Option(base.offer, within_measured(d), question.speed)
+
+
+def _reasons(question: Question, bases: Bases, found: Survey) -> dict[str, dict[str, str]]:
+    reasons: dict[str, dict[str, str]] = {name: {} for name in question.class_names}
+    for demand in question.demands:
+        for offer in question.offers:
+            missed = found.missed.get((offer.key, demand.name))
+            if missed is not None:
+                reasons[demand.name][offer.system.id] = _said(question, bases, missed, demand)
+            elif (offer.key, demand.name) not in found.able:
+                reasons[demand.name][offer.system.id] = f"{question.model_of(demand).id} does not fit"
+    return reasons
+
+
+def _said(question: Question, bases: Bases, missed: Missed, demand: Demand) -> str:
+    refusal = refuse(_option(question, bases.found[missed.base], missed.cap, missed.chunk), demand)
+    return "it misses the promise even alone" if refusal is None else refusal.reason
+
+
+def shortlist(question: Question, kept: list[Kept]) -> list[Option]:
+    """Options worth simulating: for each class the cheapest of each system by queue-free capacity.
+
+    ``KEPT`` of those that fit into a system, and the best of ``KEPT_REPLICAS`` replica sizes where a replica spans
+    several. This may lose an optimum that only queueing reveals; the lower bound is taken over all that are kept.
+    """
+    chosen: dict[str, Option] = {}
+    for name in question.class_names:
+        ranked: dict[str, list[Kept]] = {}
+        for k in sorted((k for k in kept if name in k.capacity), key=lambda k: _usd_per_request(k, name)):
+            ranked.setdefault(k.option.offer.key, []).append(k)
+        for rows in ranked.values():
+            chosen |= {k.option.name: k.option for k in _best(rows, name)}
+    return list(chosen.values())
+
+
+def _usd_per_request(kept: Kept, name: str) -> tuple[float, str]:
+    return kept.option.usd_per_hour / kept.capacity[name], kept.option.name
+
+
+def _best(ranked: list[Kept], name: str) -> list[Kept]:
+    if not ranked[0].option.deployment.is_pipeline:
+        return _few(ranked, name)[:KEPT]
+    by_size: dict[int, list[Kept]] = {}
+    for k in ranked:
+        by_size.setdefault(k.option.deployment.stages, []).append(k)
+    return [_few(same, name)[0] for same in list(by_size.values())[:KEPT_REPLICAS]]
+
+
+def _few(ranked: list[Kept], name: str) -> list[Kept]:
+    """The cheapest of each layout; of those near to it, the one with the smallest batch."""
+    by_layout: dict[str, list[Kept]] = {}
+    for k in ranked:
+        by_layout.setdefault(k.option.deployment.layout, []).append(k)
+    found = []
+    for same in by_layout.values():
+        near = [k for k in same if _usd_per_request(k, name)[0] <= NEAR * _usd_per_request(same[0], name)[0]]
+        found.append(min(near, key=lambda k: k.option.deployment.max_num_seqs))
+    return found
 
 
 class Refusal(NamedTuple):
@@ -119,7 +235,7 @@ def refuse(option: Option, demand: Demand) -> Refusal | None:
     fitting = float((inputs + outputs - 1 <= room).mean())
     if fitting < wanted:
         return Refusal(1e6 - fitting, f"{where}: only {fitting:.0%} of requests fit into its {room:,} KV tokens")
-    tpot = table.decode_s[1] + table.per_seq_s + table.kv_s * (inputs + outputs / 2)
+    tpot = (table.decode_s[1] + table.per_seq_s + table.kv_s * (inputs + outputs / 2)) / table.tokens_per_step
     ttft = _idle_ttft_s(option, inputs, cached)
     ttft_promised = np.inf if slo.ttft_s is None else slo.ttft_s + slo.ttft_s_per_1k_uncached * (inputs - cached) / 1000
     checks = (
@@ -128,9 +244,9 @@ def refuse(option: Option, demand: Demand) -> Refusal | None:
         ("E2E", (ttft + tpot * (outputs - 1)) / (slo.e2e_s or np.inf), slo.e2e_s or np.inf),
     )
     for name, ratio, promised in checks:
-        excess = float(np.quantile(ratio, wanted))
-        if excess > 1.0:
-            return Refusal(excess, f"{where}: {name} {_time(excess * promised)} even alone, promised {_time(promised)}")
+        over = float(np.quantile(ratio, wanted))
+        if over > 1.0:
+            return Refusal(over, f"{where}: {name} {_time(over * promised)} even alone, promised {_time(promised)}")
     return None
 
 
@@ -150,122 +266,3 @@ def _idle_ttft_s(option: Option, inputs: Floats, cached: Floats) -> Floats:
     base = full * table.mixed_s[chunk] + np.where(rest > 0, table.mixed_s[rest], 0.0)
     pairs = fresh * cached + fresh * (fresh + 1) / 2
     return np.asarray(base + table.kv_s * inputs + table.pair_s * pairs + table.load_s * cached)
-
-
-def all_options(question: Question) -> tuple[list[Option], dict[str, str]]:
-    """(options, reason by system without any)."""
-    options, reasons = [], {}
-    for offer in question.offers:
-        found, reason = [], ""
-        for deployment in [d for model in question.models for d in _deployments(question, offer, model)]:
-            try:
-                table = compile_table(deployment)
-            except InfermixError as fault:
-                reason = reason or str(fault)
-                continue
-            found.append(Option(offer, deployment, table.at_speed(table.low) if question.speed == "low" else table))
-        options += found
-        if not found:
-            reasons[offer.system.id] = reason or f"{_names(question)} does not fit"
-    if not options:
-        raise NoAnswer(
-            f"{_names(question)} fits on no system of the market: " + "; ".join(f"{k}: {v}" for k, v in reasons.items())
-        )
-    return options, reasons
-
-
-def _names(question: Question) -> str:
-    return " or ".join(model.id for model in question.models)
-
-
-def _deployments(question: Question, offer: Offer, model: Model) -> list[Deployment]:
-    if not offer.chip.efficiency:
-        return []
-    efficiency = question.catalog.efficiencies[offer.chip.efficiency]
-    base = Deployment(
-        model=model,
-        system=offer.system,
-        chip=offer.chip,
-        efficiency=efficiency,
-        weights=best_weights(model, offer.chip, efficiency),
-        stages=1 if efficiency.machine == "pipeline" else 0,
-    )
-    layouts = _layouts(_replace(base, max_num_seqs=BATCH_CAPS[0], max_batched_tokens=CHUNKS[0])) or [base]
-    kv = [k for k in question.study.market.kv if can_keep_kv(offer.chip, k)] if question.study.market else ["bf16"]
-    return all_within_measured(
-        _replace(layout, kv=k, max_batched_tokens=chunk, max_num_seqs=cap)
-        for layout in layouts
-        for k in kv
-        for chunk in CHUNKS
-        for cap in BATCH_CAPS
-    )
-
-
-def _layouts(base: Deployment) -> list[Deployment]:
-    """Layouts that hold the model; sequences of their own for each chip only where latents would be copied else."""
-    latent = base.model.mla_kv_lora is not None
-    return [d for d in fitting(base) if latent or d.dp == 1]
-
-
-def _replace(deployment: Deployment, **changes: object) -> Deployment:
-    import msgspec
-
-    return msgspec.structs.replace(deployment, **changes)
-
-
-Rankings = dict[Demand, tuple[dict[str, list["Option"]], dict[str, str]]]
-"""Class → (system → its able options, cheapest per request first; system → the mildest reason against it)."""
-
-
-def shortlist(
-    question: Question, options: list[Option], rankings: Rankings
-) -> tuple[list[Option], dict[str, dict[str, str]]]:
-    """(options worth simulating, class → system → why it cannot serve the class).
-
-    For each class the cheapest options of each system by optimistic capacity: ``KEPT`` of those that fit into a
-    system, and the best of ``KEPT_REPLICAS`` replica sizes where a replica spans several. This may lose an optimum
-    that only queueing reveals; the lower bound is taken over all options.
-    """
-    keep: dict[str, Option] = {}
-    reasons: dict[str, dict[str, str]] = {}
-    for demand in question.demands:
-        if demand not in rankings:
-            rankings[demand] = _rank(options, demand)
-        ranked, refused = rankings[demand]
-        for rows in ranked.values():
-            keep |= {option.name: option for option in _best(rows)}
-        reasons[demand.name] = {system: reason for system, reason in refused.items() if system not in ranked}
-        if not ranked:
-            best = "; ".join(f"{k}: {v}" for k, v in reasons[demand.name].items())
-            raise NoAnswer(f"no system on the market can hold the promise to {demand.name!r}: {best}")
-    return list(keep.values()), reasons
-
-
-def _rank(options: list[Option], demand: Demand) -> tuple[dict[str, list[Option]], dict[str, str]]:
-    work = work_of(demand)
-    able: dict[str, list[tuple[float, str, Option]]] = {}
-    refused: dict[str, Refusal] = {}
-    for option in options:
-        system = option.offer.system.id
-        if demand.model is not None and option.deployment.model.id != demand.model.id:
-            refused.setdefault(system, Refusal(np.inf, f"{demand.model.id} does not fit"))
-            continue
-        refusal = refuse(option, demand)
-        if refusal is None:
-            rate = queue_free_capacity(option.table, option.deployment.max_num_seqs, work)
-            able.setdefault(system, []).append((option.usd_per_hour / rate, option.name, option))
-        elif system not in refused or refusal < refused[system]:
-            refused[system] = refusal
-    ranked = {
-        system: [option for _, _, option in sorted(rows, key=lambda row: row[:2])] for system, rows in able.items()
-    }
-    return ranked, {system: refusal.reason for system, refusal in refused.items()}
-
-
-def _best(ranked: list[Option]) -> list[Option]:
-    if not ranked[0].deployment.is_pipeline:
-        return ranked[:KEPT]
-    by_size: dict[int, Option] = {}
-    for option in ranked:
-        by_size.setdefault(option.deployment.stages, option)
-    return list(by_size.values())[:KEPT_REPLICAS]

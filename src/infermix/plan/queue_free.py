@@ -35,7 +35,8 @@ import numpy as np
 from infermix.arrays import Floats
 from infermix.perf import dataflow, roofline
 from infermix.perf.deployment import Deployment
-from infermix.perf.table import speed_interval
+from infermix.perf.measured import measured_of
+from infermix.perf.table import speed_interval, table_at
 from infermix.plan.question import Demand
 
 DENSE = 512
@@ -120,7 +121,12 @@ class Steps:
 
 
 def steps_of(d: Deployment, speed: str) -> Steps:
-    """Step times of a deployment; a mixed step's with as few drafts as may be, so that it is never too long."""
+    """Step times of a deployment, measured ones where there are; mixed ones with as few drafts as may be.
+
+    So they are never too long.
+    """
+    if measured_of(d) is not None:
+        return _measured_steps(d, speed)
     machine = dataflow if d.is_pipeline else roofline
     decode = machine.decode_s(d, TOKENS)
     one_stage = not d.is_pipeline and d.pp == 1 and d.spec is None
@@ -135,6 +141,13 @@ def steps_of(d: Deployment, speed: str) -> Steps:
         load_s=slower * dataflow.load_s(d) if d.is_pipeline else 0.0,
         tokens_per_step=d.spec.accepted_per_step if d.spec else 1.0,
     )
+
+
+def _measured_steps(d: Deployment, speed: str) -> Steps:
+    table = table_at(d, TOKENS)
+    table = table.at_speed(table.low) if speed == "low" else table
+    linear = (table.per_seq_s, table.kv_s, table.pair_s, table.load_s)
+    return Steps(table.decode_s, table.mixed_s, *linear, table.tokens_per_step)
 
 
 def _undrafted(d: Deployment) -> Deployment:

@@ -19,7 +19,7 @@ from infermix.plan import model
 from infermix.plan.cache import Store
 from infermix.plan.capacity import SIZES, Capacities
 from infermix.plan.model import Column, Solution, make_table
-from infermix.plan.options import Option, Rankings, all_options, queue_free_capacity, shortlist, work_of
+from infermix.plan.options import Option, Options, able, find_options, shortlist
 from infermix.plan.question import Demand, Question
 from infermix.plan.rules import Limits
 
@@ -27,6 +27,8 @@ ROUNDS = 60
 THREADS = 2
 ROUGH = 0.01
 """Relative gap at which the program is solved while capacities are still being found."""
+UNBOUNDED = 100_000
+"""Instances of a column of the relaxation."""
 FRONTIER_GAP = 0.02
 """Relative gap to which programs with other promises are solved."""
 Progress = Callable[[str], None]
@@ -37,11 +39,8 @@ class Planner:
     """A question with its options and what was simulated so far."""
 
     question: Question
-    options: list[Option]
+    found: Options
     short: list[Option]
-    reasons: dict[str, dict[str, str]]
-    misfits: dict[str, str]
-    rankings: Rankings
     capacities: Capacities = field(default_factory=Capacities)
     derate: dict[tuple[str, str], float] = field(default_factory=dict)
     """(option, class) → factor on its simulated capacity, below 1 after a proof that failed."""
@@ -49,8 +48,6 @@ class Planner:
     """Added to least shares of tokens, relatively, after a proof that missed one."""
     gap: float = 2e-3
     """Relative gap to which the final program is solved."""
-    able: dict[Demand, set[str]] = field(default_factory=dict)
-    """Class → names of the options that can hold its promise alone and idle."""
     mixes: dict[tuple[object, ...], float] = field(default_factory=dict)
     """(option, instances, rates) → how much of the mix it holds."""
 
@@ -59,15 +56,11 @@ class Planner:
         offered = {o.system.id for o in question.offers}
         return Planner(
             question=question,
-            options=[o for o in self.options if o.offer.system.id in offered],
+            found=self.found,
             short=[o for o in self.short if o.offer.system.id in offered],
-            reasons=self.reasons,
-            misfits=self.misfits,
-            rankings=self.rankings,
             capacities=self.capacities,
             derate=dict(self.derate),
             share_margin=self.share_margin,
-            able=self.able,
             mixes=self.mixes,
         )
 
@@ -85,35 +78,38 @@ class Planner:
             key = (option.name, demand.name)
             self.derate[key] = self.derate.get(key, 1.0) * factor
 
+    @property
+    def reasons(self) -> dict[str, dict[str, str]]:
+        """Class → system → why it cannot serve the class."""
+        return self.found.reasons
+
+    @property
+    def misfits(self) -> dict[str, str]:
+        """System → why no model fits."""
+        return self.found.bases.misfits
+
     def may_serve(self, option: Option, demand: Demand) -> bool:
         """Whether an option can hold a class's promise alone and idle."""
-        if demand not in self.able:
-            ranked, _ = self.rankings[demand]
-            self.able[demand] = {o.name for options in ranked.values() for o in options}
-        return option.name in self.able[demand]
+        return able(option, demand)
 
 
 def make_planner(question: Question, store: Store | None = None) -> Planner:
     """Options and shortlist of a question, with capacities of earlier ones; NoAnswer when a class or model has none."""
-    options, misfits = all_options(question)
-    rankings: Rankings = {}
-    short, reasons = shortlist(question, options, rankings)
-    return Planner(question, options, short, reasons, misfits, rankings, Capacities(store))
+    found = find_options(question)
+    return Planner(question, found, shortlist(question, found.kept), Capacities(store))
 
 
 def replanned(planner: Planner, question: Question, changed: str) -> Planner:
     """A planner for the same market with another promise to one class; capacities of the others stay known."""
     keep = [name for name in question.class_names if name != changed]
-    short, reasons = shortlist(question, planner.options, planner.rankings)
+    found = find_options(question, planner.found.bases)
+    short = shortlist(question, found.kept)
     known = {option.name for option in short}
     short += [option for option in planner.short if option.name not in known]
     return Planner(
         question=question,
-        options=planner.options,
+        found=found,
         short=short,
-        reasons=reasons,
-        misfits=planner.misfits,
-        rankings=planner.rankings,
         capacities=planner.capacities.copy_of_classes(keep),
         gap=FRONTIER_GAP,
     )
@@ -224,27 +220,6 @@ def lower_bound(planner: Planner) -> float:
 
 def relaxed_columns(planner: Planner) -> list[Column]:
     """Columns of the relaxation: undominated options, of any pool size, with queue-free capacities."""
-    return [Column(option, 0, 4 * SIZES[-1], capacity) for option, capacity in _undominated(planner)]
-
-
-def _undominated(planner: Planner) -> list[tuple[Option, dict[str, float]]]:
-    groups: dict[tuple[str, int], list[tuple[tuple[float, ...], Option, dict[str, float]]]] = {}
-    for option in planner.options:
-        classes = [d for d in planner.question.demands if planner.may_serve(option, d)]
-        if not classes:
-            continue
-        d = option.deployment
-        capacity = {c.name: queue_free_capacity(option.table, d.max_num_seqs, work_of(c)) for c in classes}
-        per_system = tuple(capacity.get(c.name, 0.0) * d.instances_per_system for c in planner.question.demands)
-        groups.setdefault((option.offer.system.id, d.stages), []).append((per_system, option, capacity))
-    kept = []
-    for rows in groups.values():
-        for i, (mine, option, capacity) in enumerate(rows):
-            beaten = any(
-                all(o >= m for o, m in zip(other, mine, strict=True)) and (other != mine or j < i)
-                for j, (other, _, _) in enumerate(rows)
-                if j != i
-            )
-            if not beaten:
-                kept.append((option, capacity))
-    return kept
+    offered = {o.key for o in planner.question.offers}
+    kept = [k for k in planner.found.kept if k.option.offer.key in offered]
+    return [Column(k.option, 0, UNBOUNDED, k.capacity, k.rows) for k in kept]

@@ -34,6 +34,9 @@ class Column:
     least: int
     most: int
     capacity: dict[str, float]
+    rows: tuple[dict[str, float], ...] = ()
+    """Of the relaxation: class → seconds of an instance a request, by rows that hold for mixes each; else the inverse
+    of ``capacity`` is the only one."""
 
 
 @dataclass(frozen=True)

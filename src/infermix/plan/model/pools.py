@@ -61,13 +61,26 @@ def define_rates(program: Program) -> None:
 
 
 def define_capacity(program: Program) -> None:
-    """The classes of a pool share its instances: sum of rate / capacity <= n, less those that load their weights."""
+    """The classes of a pool share its instances: sum of rate / capacity <= n, less those that load their weights.
+
+    In the relaxation several rows hold, and nothing loads.
+    """
     used = used_instances(program)
     for (i, s), n in program.instances.items():
         terms = [*used[i, s], (n, -1.0)]
         if (i, s) in program.started:
             terms.append((program.started[i, s], loading_share(program, program.table.columns[i].option, s)))
-        program.lp.row(program.at(f"capacity_{i}", s), terms, most=0.0)
+        rows = program.table.columns[i].rows
+        if not rows:
+            program.lp.row(program.at(f"capacity_{i}", s), terms, most=0.0)
+        for k, row in enumerate(rows):
+            program.lp.row(program.at(f"capacity_{i}_{k}", s), [*_seconds(program, row, i, s), (n, -1.0)], most=0.0)
+
+
+def _seconds(program: Program, row: dict[str, float], i: int, s: int) -> Terms:
+    """Seconds of instances a second that the traffic of a column takes by one row."""
+    classes = enumerate(program.question.class_names)
+    return [(program.rate[i, c, s], row[name]) for c, name in classes if (i, c, s) in program.rate and name in row]
 
 
 def define_used_pools(program: Program) -> None:
