@@ -18,6 +18,7 @@ from infermix.plan.model import Column, build, make_table
 from infermix.plan.options import Kept, Option, _kept, able, queue_free_capacity, refuse
 from infermix.plan.question import Question, ask
 from infermix.plan.queue_free import TOKENS, lines_of, seconds_by_row, steps_of, work_of
+from infermix.plan.worth import speed_of
 from tests.plan.questions import CHAT, offer, option, study
 
 CODE: dict[str, Any] = {
@@ -192,3 +193,16 @@ def test_an_option_of_another_model_serves_no_class() -> None:
 def test_unknown_dtypes_and_speculation_are_named(market: dict[str, Any], must: str) -> None:
     with pytest.raises(InputError, match=must):
         study(market={"systems": ["h100-x1"], **market})
+
+
+def test_where_speed_is_worth_money_faster_candidates_stay() -> None:
+    """Of those that stay, none is beaten by another one of its group that is as fast."""
+    raw = {"market": {"systems": ["h100-x2"]}, "traffic": {"chat": {**CHAT, "value_of_time_usd_per_hour": 30.0}}}
+    least, most = ask(study(**raw)), ask(study(**raw, objective={"maximise": "profit_usd_per_hour"}))
+    few, many = survey(least, open_bases(least)).kept, survey(most, open_bases(most)).kept
+
+    def fastest(kept: list[Any]) -> float:
+        options = [_kept(least, *row).option for row in kept]
+        return max(speed_of(of, least.demands[0]).tokens_per_s for of in options)
+
+    assert len(many) > len(few) and fastest(many) > fastest(few)

@@ -9,7 +9,7 @@ the largest of all rows, and *outer*, a few rows. What it can serve lies between
 seconds of B are at most those of one outer row of A for every class, whatever A serves B serves, and on the same
 system, hence at the same price, power, vendor, kind and supply: every fleet with A becomes one
 with B in its place, and no optimum of the relaxation is lost. Replicas over several systems are
-compared with those over as many, for whole replicas are bought.
+compared with those over as many, for whole replicas are bought. Where speed is worth money, B is as fast, too.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def survey(question: Question, bases: Bases, *, prune: bool = True) -> Survey:
         group = Group(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
         for i in np.flatnonzero(undominated(group.inner, group.outer)) if prune else range(len(group.base)):
             base = bases.found[group.base[i]]
-            rows = group.outer[i] * base.deployment.instances_per_system
+            rows = group.outer[i, :, : len(question.demands)] * base.deployment.instances_per_system
             found.kept.append((base, int(group.cap[i]), int(group.chunk[i]), rows))
     found.able = {(base.offer.key, name) for base, _, _, rows in found.kept for name in _served(question, rows)}
     found.missed = {key: missed for key, missed in found.missed.items() if key not in found.able}
@@ -256,7 +256,30 @@ def _judged(question: Question, base: Base, b: int, missed: dict[tuple[str, str]
     outer = np.stack([_rows(seconds, inner, some, row) for row in tight], axis=1)
     each = base.deployment.instances_per_system
     cap, chunk = np.divmod(some, len(CHUNKS))
-    return Group(inner[:, some].T / each, outer / each, np.full(len(some), b), cap, chunk)
+    group = Group(inner[:, some].T / each, outer / each, np.full(len(some), b), cap, chunk)
+    return _with_speeds(group, question, base, some) if question.profits else group
+
+
+def _with_speeds(group: Group, question: Question, base: Base, some: Numbers) -> Group:
+    """Where speed is worth money, who beats another is as fast: times of users count like seconds of systems."""
+    mine = [d for d in question.demands if question.model_of(d).id == base.deployment.model.id]
+    times = np.stack([row[some] for demand in mine for row in _user_times_s(base, demand)], axis=1)
+    rows = np.broadcast_to(times[:, None], (len(some), group.outer.shape[1], times.shape[1]))
+    inner, outer = np.hstack([group.inner, times]), np.concatenate([group.outer, rows], axis=2)
+    return group._replace(inner=inner, outer=outer)
+
+
+def _user_times_s(base: Base, demand: Demand) -> tuple[Floats, Floats]:
+    """[point] time to the first token and between tokens that a mean user sees where batches are full."""
+    steps, (inputs, cached, outputs) = base.steps, (float(column.mean()) for column in demand.lengths)
+    context, fresh = inputs + outputs / 2, inputs - cached
+    batch = np.clip(np.minimum(ALL.caps[:, None], base.kv_tokens // max(context, 1.0)), 1.0, None)
+    step = steps.decode_s[np.searchsorted(TOKENS, batch)] + batch * (steps.per_seq_s + steps.kv_s * context)
+    mixed = np.append(steps.mixed_s, 0.0)
+    full, rest = np.divmod(fresh, ALL.chunks)
+    last = np.where(rest >= 1.0, np.searchsorted(TOKENS, rest, side="right") - 1, len(TOKENS))
+    first = full * mixed[np.searchsorted(TOKENS, ALL.chunks)] + mixed[last]
+    return np.broadcast_to(first, step.shape).ravel(), (step / steps.tokens_per_step).ravel()
 
 
 def _rows(seconds: Floats, inner: Floats, some: Numbers, row: Numbers) -> Floats:
