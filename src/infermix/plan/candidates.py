@@ -36,6 +36,7 @@ from infermix.perf.deployment import (
     narrowest_bits,
 )
 from infermix.perf.layouts import fitting
+from infermix.perf.measured import measured_of
 from infermix.perf.memory import kv_tokens_left_at
 from infermix.perf.specdec import Speculation, read_speculation
 from infermix.perf.table import missing_figures, speed_interval
@@ -185,12 +186,15 @@ def _timed(offer: Offer, d: Deployment, kvs: list[str], speed: str) -> Iterator[
     lines: Lines | None = None
     for kv in kvs:
         mine = msgspec.structs.replace(d, kv=kv)
-        room = kv_tokens_left_at(mine, ALL.caps[:, None], ALL.chunks[None, :])
+        room = room_of(mine, ALL)
         if room.max() < BLOCK_TOKENS:
             continue
         if steps is None or lines is None:
             steps = steps_of(mine, speed)
             lines = lines_of(steps, ALL.caps, ALL.chunks)
+            yield Base(offer, mine, steps, lines, room)
+            continue
+        if measured_of(mine) is not None:
             yield Base(offer, mine, steps, lines, room)
             continue
         slower = 1.0 / speed_interval(mine)[0] if speed == "low" else 1.0
@@ -202,6 +206,14 @@ def _timed(offer: Offer, d: Deployment, kvs: list[str], speed: str) -> Iterator[
             load_s=slower * dataflow.load_s(mine) if mine.is_pipeline else 0.0,
         )
         yield Base(offer, mine, other, lines, room)
+
+
+def room_of(d: Deployment, points: Point) -> Floats:
+    """[cap, chunk] KV tokens of an instance, as measured where they were."""
+    own = measured_of(d)
+    if own is not None and own.kv_tokens is not None:
+        return np.full((len(points.caps), len(points.chunks)), float(own.kv_tokens))
+    return kv_tokens_left_at(d, points.caps[:, None], points.chunks[None, :])
 
 
 def survey(question: Question, bases: Bases, *, prune: bool = True) -> Survey:
