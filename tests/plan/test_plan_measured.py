@@ -12,7 +12,7 @@ import pytest
 from infermix.errors import InputError
 from infermix.fleet import make_fleet
 from infermix.perf.table import compile_table
-from infermix.plan.options import all_options
+from infermix.plan.options import find_options
 from infermix.plan.problem import load_study
 from infermix.plan.question import ask, open_facts
 from infermix.study import simulate
@@ -70,7 +70,7 @@ def test_simulate_gives_the_times_that_were_measured(tmp_path: Path) -> None:
 
 def test_plan_reads_the_same_table(tmp_path: Path) -> None:
     question = ask(load_study(written(tmp_path)))
-    options, _ = all_options(question)
+    options = [kept.option for kept in find_options(question).kept]
     of = {name: [o for o in options if o.deployment.system.id == name] for name in ("h100-x1", "h200-x1")}
     assert of["h100-x1"] and of["h200-x1"]
     at_low_speed = pytest.approx(1e-7 * np.exp(0.122))
