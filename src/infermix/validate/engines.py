@@ -34,7 +34,7 @@ ENGINES = (
     Engine(id="vllm-2024", pattern=r"vllm 0\.[2-5]\b.*|vllm", mixed=False, chunk_tokens=WHOLE, max_seqs=256),
     Engine(id="vllm-day-0", pattern=r"vllm nightly \d{4}-.*", mixed=True, chunk_tokens=8192, max_seqs=1024),
     Engine(id="vllm", pattern=r"vllm.*", mixed=True, chunk_tokens=8192, max_seqs=1024),
-    Engine(id="sglang", pattern=r"sglang.*", mixed=False, chunk_tokens=8192, max_seqs=2048, narrow_kv=True),
+    Engine(id="sglang", pattern=r"sglang.*", mixed=False, chunk_tokens=8192, max_seqs=2048),
     Engine(id="tensorrt-llm-2024", pattern=r"tensorrt-llm( 0\..*)?|tensorrt .*", mixed=False, chunk_tokens=WHOLE,
            max_seqs=2048, narrow_kv=True),
     Engine(id="tensorrt-llm", pattern=r"(trtllm|tensorrt-llm).*", mixed=True, chunk_tokens=8192, max_seqs=2048,

@@ -20,6 +20,8 @@ from infermix.validate.rows import Row
 
 DRAWN_FROM = 0.8
 """Shortest length over nominal of clients that draw lengths evenly between it and 1."""
+APART = 0.3
+"""Of an answer's length, either way, where a load of equal lengths goes round: clients do not stay in step for long."""
 REQUESTS_PER_CLIENT = 10
 DEFAULT_INPUT, DEFAULT_OUTPUT = 1000, 500
 """Lengths where a row tells none."""
@@ -41,6 +43,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int
     shortest: float = 1.0
     """Shortest length over nominal."""
+    apart: float = 0.0
+    """Answers are so much longer or shorter than nominal, as a share of it."""
     instances: int = 1
     """Equal instances that the row's chips hold; throughput counts all."""
     prefill: Deployment | None = None
@@ -70,10 +74,11 @@ def case_of(row: Row) -> Case:
     lengths, more = _lengths(row, model)
     clients = _clients(row, d, instances, sum(lengths))
     shortest, requests = _drawn(row, clients)
+    apart = APART if engine.mixed and shortest == 1.0 and requests > clients else 0.0
     return Case(
         deployment=_with_seats(d, clients), engine=engine, steady=_is_steady(row), clients=clients,
         requests=requests, input_tokens=lengths[0],
-        output_tokens=lengths[1], shortest=shortest, instances=instances, assumed=(*assumed, *more),
+        output_tokens=lengths[1], shortest=shortest, apart=apart, instances=instances, assumed=(*assumed, *more),
     )  # fmt: skip
 
 
@@ -159,7 +164,8 @@ def weights_of(row: Row, model: Model, chip: Chip) -> tuple[str, tuple[str, ...]
 def _kv_of(row: Row, weights: str, engine: Engine, chip: Chip) -> str:
     if row.kv_dtype:
         return "fp8" if row.kv_dtype.startswith("fp8") else row.kv_dtype
-    narrow = BYTES_PER_WEIGHT[weights] <= 1.0 and engine.narrow_kv and chip.fp8_flop_per_s is not None
+    asked = engine.narrow_kv or (engine.id == "sglang" and row.source.startswith("InferenceX"))  # by its scripts
+    narrow = BYTES_PER_WEIGHT[weights] <= 1.0 and asked and chip.fp8_flop_per_s is not None
     return "fp8" if narrow else "bf16"
 
 

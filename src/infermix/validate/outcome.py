@@ -88,6 +88,9 @@ def _served(case: Case) -> Outcome:
     requests = max(min(case.requests, MOST_REQUESTS), min(case.clients, MOST_REQUESTS))
     inputs = drawn(case.input_tokens, case.shortest, requests, _GOLDEN)
     outputs = drawn(case.output_tokens, case.shortest, requests, _PLASTIC)
+    if case.apart:
+        longest = round(case.output_tokens * (1.0 + case.apart))
+        outputs = drawn(longest, (1.0 - case.apart) / (1.0 + case.apart), requests, _PLASTIC)
     if case.prefill is not None:
         return _split_outcome(case, inputs, outputs)
     rules = rules_of(d, case.engine, case)
