@@ -45,7 +45,7 @@ SAMPLE = 20_000
 INSTANCES, SEATS, MANY = 10_000, 64, 5_000_000
 WINDOW_OF_MANY = 500_000
 """As many as are on their way, so that moving those costs little."""
-THREADS_REQUESTS = 3_000_000
+THREADS_REQUESTS, TIMES = 3_000_000, 3
 LINEAR, PEAK_RSS_BYTES, MANY_PER_S, SPEED_UP, CACHED_S, COMPILED_S = 0.10, 1e9, 300_000.0, 1.8, 2.0, 40.0
 BOUNDS = (
     f"seconds a request within {LINEAR:.0%}, peak < {PEAK_RSS_BYTES / 1e9:g} GB; {INSTANCES:,} instances: >= "
@@ -196,9 +196,21 @@ def threads() -> list[str]:
         stream(specs, "least_wait", rate, THREADS_REQUESTS, seed, WINDOW)
 
     stream(specs, "least_wait", rate, 1000, 1, WINDOW)
-    apart_s = seconds_of(lambda: (one(1), one(2)))
-    at_once = [threading.Thread(target=one, args=(seed,)) for seed in (1, 2)]
-    both_s = seconds_of(lambda: ([t.start() for t in at_once], [t.join() for t in at_once]))
+
+    def in_turn() -> None:
+        one(1)
+        one(2)
+
+    def at_once() -> None:
+        them = [threading.Thread(target=one, args=(seed,)) for seed in (1, 2)]
+        for thread in them:
+            thread.start()
+        for thread in them:
+            thread.join()
+
+    apart_s, both_s = np.inf, np.inf
+    for _ in range(TIMES):  # by turns, the best of each: others may be at work on the machine
+        apart_s, both_s = min(apart_s, seconds_of(in_turn)), min(both_s, seconds_of(at_once))
     load = f"load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     print(f"two seeds of {THREADS_REQUESTS:,} requests: {apart_s:.1f} s one after the other, {both_s:.1f} s at once, "
           f"{apart_s / both_s:.2f} times as fast ({load})")  # fmt: skip
