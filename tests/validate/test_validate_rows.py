@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from infermix.errors import InfermixError, InputError
 from infermix.validate.engines import engine_of
-from infermix.validate.meaning import case_of
+from infermix.validate.meaning import APART, case_of
 from infermix.validate.outcome import outcome_of
 from infermix.validate.predict import predict_row
 from infermix.validate.rows import read_rows
@@ -54,10 +55,31 @@ def test_engines_by_name_and_date() -> None:
     assert engine_of("vllm", "2026-03").id == "vllm"
 
 
-def test_clients_of_equal_lengths_stay_in_step_and_wait_for_each_other() -> None:
-    drawn, exact = case_of(row(source="InferenceX made up")), case_of(row())
-    assert drawn.shortest == 0.8 and exact.shortest == 1.0
-    assert outcome_of(drawn).ttft_s < outcome_of(exact).ttft_s
+def test_clients_of_equal_lengths_stay_in_step_where_prompts_are_read_first() -> None:
+    """All prompts are read before any answer goes on, so all answers end together, and all clients ask again."""
+    drawn, exact = (case_of(row(source=s, framework="sglang 0.5.9")) for s in ("InferenceX made up", "made up"))
+    assert (drawn.shortest, exact.shortest, exact.apart) == (0.8, 1.0, 0.0)
+    assert outcome_of(drawn).ttft_s < 0.7 * outcome_of(exact).ttft_s
+
+
+def test_clients_of_engines_that_mix_drift_apart() -> None:
+    """Prompts stagger their answers; means of lengths stay, and a client no longer waits for all others' prompts."""
+    case = case_of(row())
+    in_step = msgspec.structs.replace(case, apart=0.0)
+    assert case.apart == APART
+    assert outcome_of(case).ttft_s < 0.7 * outcome_of(in_step).ttft_s
+    same = [outcome_of(c).output_tokens_per_s for c in (case, in_step)]
+    assert same[0] == pytest.approx(same[1], rel=0.05)
+    alone = case_of(row(batch_or_concurrency="1"))
+    assert outcome_of(alone).tpot_s == pytest.approx(
+        outcome_of(msgspec.structs.replace(alone, apart=0.0)).tpot_s, rel=0.01
+    )
+
+
+def test_sglang_keeps_its_cache_in_16_bits_unless_a_script_asks_otherwise() -> None:
+    kept = {s: case_of(row(source=s, framework="sglang 0.5.9")).deployment.kv for s in ("made up", "InferenceX-DB")}
+    assert kept == {"made up": "bf16", "InferenceX-DB": "fp8"}
+    assert case_of(row(framework="trtllm 1.1.0")).deployment.kv == "fp8"
 
 
 def test_a_batch_is_sent_once() -> None:
