@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from infermix.validate.fit import samples_of
+from infermix.catalog.load import catalog
+from infermix.validate.fit import errors_with, samples_of
 from infermix.validate.meaning import covered
 from infermix.validate.predict import Predicted, predict_rows
 from infermix.validate.report import validation
@@ -31,6 +33,21 @@ def rows() -> list[Row]:
 @pytest.fixture(scope="module")
 def found(rows: list[Row]) -> list[Predicted]:
     return predict_rows(row for sample in samples_of(rows, most=CASES) for row in sample.rows)
+
+
+def test_ten_microseconds_between_systems_are_neither_too_few_nor_too_many(rows: list[Row]) -> None:
+    """DeepSeek-V3 on two nodes, tp16: the figure was not fitted; half or twice of it predicts time per token worse."""
+    spans = [r for r in rows if (r.chip, r.model, r.tp, r.metric) == ("H100-SXM", "DeepSeek-V3", 16, "tpot_ms")]
+    samples = samples_of([r for r in spans if r.quality == "B"])
+    assert sum(len(s.rows) for s in samples) >= 8
+    own = ("efficiency", "hopper", "internode_start_s")
+    start = catalog().efficiencies["hopper"].figures["internode_start_s"].value
+
+    def off(factor: float) -> float:
+        errors = [errors_with(catalog(), s, {own: factor * start}) for s in samples]
+        return float(np.median(np.abs(np.concatenate(errors))))
+
+    assert off(1.0) < 0.06 < min(off(0.001), off(2.0))
 
 
 def test_nearly_every_row_is_covered(rows: list[Row]) -> None:
