@@ -87,7 +87,7 @@ def test_gains_are_those_of_every_day(
 def test_the_best_number_of_systems_is_used(data: st.DataObject) -> None:
     rows = data.draw(st.integers(1, 4))
     savings = data.draw(st.lists(st.floats(0.0, 50.0), min_size=rows, max_size=rows))
-    used = sorted(data.draw(st.lists(st.floats(0.0, 8.0), min_size=rows, max_size=rows)))
+    used = sorted(data.draw(st.lists(st.sampled_from([0.0, 0.5, 2.0, 5.0, 8.0]), min_size=rows, max_size=rows)))
     price, share = data.draw(st.floats(0.1, 20.0)), data.draw(st.sampled_from([0.0, 0.25, 0.5, 1.0]))
     pair = np.array(savings)[:, None] * np.ones(2), np.array(used)[:, None] * np.ones(2)
     zero = np.zeros((1, 2))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -18,10 +19,11 @@ import numpy as np
 
 from infermix.arrays import Floats
 from infermix.plan import model
+from infermix.plan.candidates import excess
 from infermix.plan.capacity import SIZES
 from infermix.plan.model import Column, make_table
 from infermix.plan.offers import Contract, Offer
-from infermix.plan.options import Option, refuse
+from infermix.plan.options import Option
 from infermix.plan.question import Demand, Question
 from infermix.plan.quote.draws import NOMINAL, Draws
 from infermix.plan.solve import Planner
@@ -158,9 +160,20 @@ def _columns(planner: Planner, question: Question, draws: Draws, world: int) -> 
 
 
 def _able(planner: Planner, option: Option, demand: Demand, speed: float) -> bool:
+    """Whether it holds the promise alone and idle at this speed."""
     if not planner.may_serve(option, demand):
         return False
-    return speed >= 1.0 or refuse(replace(option, table=option.table.at_speed(speed)), demand) is None
+    return speed >= 1.0 or _holds_at(option, demand, round(speed, 2))
+
+
+@lru_cache(maxsize=65536)
+def _holds_at(option: Option, demand: Demand, speed: float) -> bool:
+    """Every step takes 1 / speed as long: the same as nominal speed and a promise of that share of the time."""
+    slo = demand.cls.slo
+    times = {name: getattr(slo, name) for name in ("ttft_s", "tpot_s", "e2e_s", "ttft_s_per_1k_uncached")}
+    tighter = msgspec.structs.replace(slo, **{name: t if t is None else t * speed for name, t in times.items()})
+    asked = replace(demand, cls=msgspec.structs.replace(demand.cls, slo=tighter))
+    return bool(excess(option.base, asked, option.point)[0, 0] <= 1.0)
 
 
 def _rates(planner: Planner, option: Option, able: list[Demand], size: int, speed: float) -> dict[str, float]:

@@ -189,7 +189,7 @@ def _months(study: Study, offer: VendorOffer) -> float:
 def _kept(offer: VendorOffer, planner: Planner, draws: Draws) -> Floats:
     """1 where the vendor's promise to one user alone is kept, by our step times at the speed of the draw."""
     promised = offer.promise.tpot_s
-    mine = [o for o in planner.options if o.offer.system.id == offer.system]
+    mine = [kept.option for kept in planner.found.kept if kept.option.offer.system.id == offer.system]
     if promised is None or not mine:
         return np.ones(len(draws))
     context = max(float((d.lengths[0] + d.lengths[2] / 2).mean()) for d in planner.question.demands)

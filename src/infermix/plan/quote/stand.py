@@ -54,7 +54,7 @@ class Stand:
         worth, hours, fixed = parts(self.worlds, self.terms)
         gross = _times(self.saving[self.rows], worth) + fixed
         bill = hours * self.paid
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             found = np.where(bill > 0.0, gross / bill, np.where(gross >= 0.0, np.inf, -np.inf))
         return np.asarray(found.max(axis=0))
 
