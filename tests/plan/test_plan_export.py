@@ -88,11 +88,27 @@ def test_the_gateway_has_a_backend_for_every_instance_and_every_promise() -> Non
     assert [b["engine"] for b in raw["backends"]] == ["vllm"] * 4 + ["openai"] * 2 + ["vllm"]
     assert sum(b["usd_per_hour"] for b in raw["backends"]) == pytest.approx(sum(p.usd_per_hour for p in fleet()))
     assert raw["backends"][4]["stages"] == 3 and "tp" not in raw["backends"][4]
+    mean = {
+        name: (row.pop("typical_input_tokens"), row.pop("typical_output_tokens"))
+        for name, row in raw["classes"].items()
+    }
+    assert 80_000 < mean["coding"][0] < 150_000 and 100 < mean["chat"][1] < 400
     assert raw["classes"]["coding"] == {
         "model": "gpt-oss-120b", "ttft_s": 1.5, "tpot_s": 0.003, "ttft_s_per_1k_uncached": 0.1, "attainment": 0.95,
         "value_of_time_usd_per_hour": 60.0, "priority": 2,
     }  # fmt: skip
     assert raw["classes"]["chat"] == {"model": "gpt-oss-120b", "e2e_s": 30.0, "attainment": 0.99}
+
+
+def test_the_gateway_reads_what_the_planner_writes(tmp_path: Path) -> None:
+    pytest.importorskip("httptools", reason="the live part is not installed")
+    from infermix.serve.config import load_gateway
+
+    whole = msgspec.structs.replace(planned(), fleet=[p for p in fleet() if p.role == "both"])
+    (tmp_path / "gateway.toml").write_text(plan_files(whole, study(), FACTS, tmp_path)["gateway.toml"])
+    read = load_gateway(tmp_path / "gateway.toml")
+    assert [b.name for b in read.backends] == [f"{p.name}/{i}" for p in whole.fleet for i in range(p.instances)]
+    assert read.classes["coding"].tpot_s == 0.003
 
 
 def test_keys_are_named_never_written() -> None:

@@ -9,12 +9,16 @@ from pathlib import Path
 import msgspec
 
 from infermix.catalog.load import Catalog
+from infermix.catalog.query import find_model
 from infermix.plan.export.engines import engines_of
 from infermix.plan.problem import Study
+from infermix.plan.question import Demand, demands
 from infermix.plan.result import Plan, PoolPlan
 
 LISTEN = "127.0.0.1:8080"
 FIRST_PORT = 9101
+SAMPLE = 2_000
+"""Requests of each class from which the mean request is taken."""
 KEYS_ENV = "INFERMIX_KEYS"
 DEPLOYMENT = ("tp", "pp", "ep", "dp", "stages", "weights", "kv", "role", "max_num_seqs", "max_batched_tokens", "spec")
 """Keys of a pool that say what one instance of it is."""
@@ -32,7 +36,8 @@ def gateway_toml(plan: Plan, study: Study, facts: Catalog, folder: Path) -> str:
     if plan.status == "not_proved":
         heading += "\n# THE PLAN IS NOT PROVED: a promise or a limit was missed when it was simulated."
     parts = [heading, _table("gateway", _gateway(plan, study, folder))]
-    parts += [_table(f"classes.{_key(name)}", _promise(study, name)) for name in study.traffic]
+    asked = demands(study, find_model(study.model, facts), sample=SAMPLE)
+    parts += [_table(f"classes.{_key(demand.name)}", _promise(study, demand)) for demand in asked]
     port = FIRST_PORT
     for pool in plan.fleet:
         parts += [
@@ -50,14 +55,17 @@ def _gateway(plan: Plan, study: Study, folder: Path) -> dict[str, object]:
     return {"listen": LISTEN, "policy": policy, "plan": "plan.json", "workers": 1, "keys_env": KEYS_ENV}
 
 
-def _promise(study: Study, name: str) -> dict[str, object]:
-    """The promises of a class, and what else a policy weighs; what is not promised is left out."""
-    cls = study.traffic[name]
+def _promise(study: Study, demand: Demand) -> dict[str, object]:
+    """The promises of a class, its mean request, and what else a policy weighs; what is not promised is left out."""
+    cls = demand.cls
+    inputs, _, outputs = (float(column.mean()) for column in demand.lengths)
     slo = {key: value for key, value in msgspec.to_builtins(cls.slo).items() if value}
     worth = cls.value_of_time_usd_per_hour
     return {
-        "model": getattr(cls, "model", None) or study.model,
+        "model": cls.model or study.model,
         **slo,
+        "typical_input_tokens": float(round(inputs)),
+        "typical_output_tokens": float(round(outputs)),
         **({"value_of_time_usd_per_hour": worth} if worth is not None else {}),
         **({"priority": cls.priority} if cls.priority else {}),
     }
