@@ -95,7 +95,7 @@ def test_every_figure_of_every_answer_resolves(command: str, tmp_path: Path) -> 
 
 MEASURED = {"backtest", "calibrate", "validate"}
 """Commands that hold the catalogue against files of measurements; tests of their own ask them."""
-LIVE = {"emulate"}
+LIVE = {"emulate", "top"}
 """Commands that run until they are stopped."""
 
 

@@ -83,6 +83,8 @@ class Seen:
     events: list[Any] = field(default_factory=list)
     whole: bool = True
     """Whether the answer ended as HTTP and, if it is a stream, with [DONE]."""
+    cut: bool = False
+    """Whether HTTP itself shows that it is not whole."""
 
     @property
     def json(self) -> Any:
@@ -100,7 +102,7 @@ async def ask(port: int, body: dict[str, Any], *headers: bytes, path: str = CHAT
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
-        return Seen(0, whole=False)
+        return Seen(0, whole=False, cut=True)
     answer, broken = b"", False
     try:
         writer.write(post(path, json.dumps(body).encode(), *headers))
@@ -108,7 +110,8 @@ async def ask(port: int, body: dict[str, Any], *headers: bytes, path: str = CHAT
             answer += data
     except (ConnectionError, TimeoutError):
         broken = True
-    writer.close()
+    finally:
+        writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
     return understood(answer, broken)
@@ -116,15 +119,16 @@ async def ask(port: int, body: dict[str, Any], *headers: bytes, path: str = CHAT
 
 def understood(answer: bytes, broken: bool = False) -> Seen:
     """What bytes mean."""
-    seen = Seen(status_of(answer), whole=not broken and bool(answer))
+    seen = Seen(status_of(answer), whole=not broken and bool(answer), cut=broken or not answer)
     try:
         seen.body = body_of(answer)
     except (AssertionError, ValueError):
-        seen.whole = False
+        seen.whole, seen.cut = False, True
         return seen
     if b"text/event-stream" not in answer.partition(b"\r\n\r\n")[0]:
         length = answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-        seen.whole &= not length or len(seen.body) == int(length)
+        seen.cut |= bool(length) and len(seen.body) != int(length)
+        seen.whole &= not seen.cut
         return seen
     lines = [line[6:] for line in seen.body.split(b"\n\n") if line.startswith(b"data: ")]
     seen.whole &= bool(lines) and lines[-1] == b"[DONE]"

@@ -18,6 +18,7 @@ COMMANDS = {
     "catalog": "what is known: chips, systems, models, prices, each figure with its source",
     "emulate": "OpenAI-compatible servers at the modelled speed of any chip",
     "perf": "how fast a model is on a system",
+    "top": "what a running gateway does: pools, speeds, promises kept, money per hour",
     "plan": "what to buy, who is served by what, and what it costs, proved",
     "quote": "a vendor's offer against your traffic: break-even, odds, what to ask for",
     "silicon": "what a chip costs, what it takes to make it, whether to build one",
