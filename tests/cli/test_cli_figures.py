@@ -93,8 +93,8 @@ def test_every_figure_of_every_answer_resolves(command: str, tmp_path: Path) -> 
     assert all(figure(catalog(), id_).unit for id_ in found)
 
 
-MEASURED = {"backtest", "calibrate", "validate"}
-"""Commands that hold the catalogue against files of measurements; tests of their own ask them."""
+MEASURED = {"backtest", "calibrate", "quote", "validate"}
+"""Commands that hold the catalogue against files, of measurements or of an offer; tests of their own ask them."""
 LIVE = {"emulate", "top"}
 """Commands that run until they are stopped."""
 
