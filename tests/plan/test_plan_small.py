@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import infermix as im
-from infermix.plan import capacity, explain, question
+from infermix.plan import capacity, frontier, question
 from tests.plan.questions import CHAT, study
 
 LITTLE = {"seeds": 1, "requests_per_class": 30}
@@ -19,7 +19,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "HORIZON_S", 2.0)
     monkeypatch.setattr(capacity, "SIZES", (1, 2, 4))
     monkeypatch.setattr(capacity, "BISECTIONS", 2)
-    monkeypatch.setattr(explain, "FRONTIER", (1.0, 2.0))
+    monkeypatch.setattr(frontier, "FRONTIER", (1.0, 2.0))
     monkeypatch.setattr(question, "SAMPLE", 400)
 
 

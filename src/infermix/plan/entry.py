@@ -13,6 +13,9 @@ Solve = Callable[[Question], Solution | None]
 STEPS = 12
 FASTEST = 64.0
 """A speed beyond this many times the modelled one is not looked for."""
+NEAR = 1.15
+"""How near the speed is looked for first to what the entry price says."""
+SPEED_TOLERANCE = 1e-4
 TOLERANCE = 1e-4
 """Of a cost, relatively: what counts as cheaper."""
 
@@ -25,8 +28,14 @@ class Entry(NamedTuple):
 
 
 def entry_of(question: Question, solve: Solve, system: str, base: Solution, *, steps: int = STEPS) -> Entry:
-    """Where a system that ``base`` does without would enter, by solving again."""
-    return Entry(entry_price(question, solve, system, base, steps), entry_speed(question, solve, system, base, steps))
+    """Where a system that ``base`` does without would enter, by solving again.
+
+    A system that serves f times as much does for its price what one does at a price divided by f, but for whole
+    systems: the speed is looked for about there.
+    """
+    price = entry_price(question, solve, system, base, steps)
+    guess = None if price is None else 1.0 / price
+    return Entry(price, entry_speed(question, solve, system, base, steps, guess))
 
 
 def entry_price(question: Question, solve: Solve, system: str, base: Solution, steps: int = STEPS) -> float | None:
@@ -49,7 +58,9 @@ def entry_price(question: Question, solve: Solve, system: str, base: Solution, s
     return found
 
 
-def entry_speed(question: Question, solve: Solve, system: str, base: Solution, steps: int = STEPS) -> float | None:
+def entry_speed(
+    question: Question, solve: Solve, system: str, base: Solution, steps: int = STEPS, guess: float | None = None
+) -> float | None:
     """The lowest factor on what a system's instances serve at which the best fleet has it, and costs less."""
 
     def enters(factor: float) -> bool:
@@ -58,10 +69,15 @@ def entry_speed(question: Question, solve: Solve, system: str, base: Solution, s
             return False
         return solution.loss_usd_per_hour < base.loss_usd_per_hour - TOLERANCE * abs(base.loss_usd_per_hour)
 
-    if not enters(FASTEST):
-        return None
     low, high = 1.0, FASTEST
+    if guess is not None and 1.0 < guess < FASTEST / NEAR and enters(guess * NEAR):
+        high = guess * NEAR
+        low = guess / NEAR if guess > NEAR and not enters(guess / NEAR) else 1.0
+    elif not enters(FASTEST):
+        return None
     for _ in range(steps):
+        if high / low < 1 + SPEED_TOLERANCE:
+            break
         middle = (low * high) ** 0.5
         low, high = (low, middle) if enters(middle) else (middle, high)
     return high

@@ -1,133 +1,114 @@
-"""Why the plan is what it is: single-chip fleets, limits, rejected systems, the frontier, figures."""
+"""Why the plan is what it is: worth of limits, reasons for every system, entries, next best plans, figures."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import msgspec
-
-from infermix.catalog.query import figure
 from infermix.errors import NoAnswer
-from infermix.fleet import Fleet
-from infermix.perf.figures import of_deployment, with_roots
-from infermix.plan.evidence import Traffic
-from infermix.plan.limits import LimitUse, fleet_cost
-from infermix.plan.model import Solution
-from infermix.plan.prove import Progress, Proved, fleet_of, prove
-from infermix.plan.question import Demand, Question
-from infermix.plan.result import FigureUse, FrontierPoint, Limit, SingleChip, Why
-from infermix.plan.rules import Limits
-from infermix.plan.solve import THREADS, Planner, choose, lower_bound, replanned
+from infermix.plan import entry, next_best, tornado
+from infermix.plan.duals import shadow_prices
+from infermix.plan.keys import Key, keys_of, one_more
+from infermix.plan.limits import LimitUse
+from infermix.plan.model import Solution, build
+from infermix.plan.offers import Offer
+from infermix.plan.prove import Progress, Proved
+from infermix.plan.question import Question
+from infermix.plan.result import Alternative, EntryPoint, Limit, SwingPoint, Why
+from infermix.plan.solve import THREADS, Planner, choose, current_table
+from infermix.plan.whatif import systems_in
 
-FRONTIER = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Promised TPOT of the strictest class, as multiples of the study's."""
-FRONTIER_ROUNDS = 6
-
-
-def single_chip_fleets(planner: Planner, traffic: Traffic, progress: Progress) -> list[SingleChip]:
-    """For every system on the market the fleet it would make alone, cheapest first."""
-    free = planner.question.with_limits(_without_shares(planner.question.limits))
-    rows = [_single_chip(planner, free, offer.system.id, traffic, progress) for offer in planner.question.offers]
-    return sorted(rows, key=lambda row: (row.usd_per_hour is None, row.usd_per_hour or 0.0, row.system))
-
-
-def _single_chip(planner: Planner, free: Question, system: str, traffic: Traffic, progress: Progress) -> SingleChip:
-    question = free.with_offers([system])
-    narrow = planner.narrowed(question)
-    classes: dict[str, dict[str, float | str | None]] = {}
-    for demand in question.demands:
-        reason = planner.misfits.get(system) or planner.reasons[demand.name].get(system)
-        if reason:
-            classes[demand.name] = {"usd_per_hour": None, "reason": reason}
-            continue
-        alone = choose(narrow.narrowed(question.with_demands((demand,))))
-        cost = fleet_cost(question, fleet_of(question.with_demands((demand,)), alone)) if alone else None
-        classes[demand.name] = {"usd_per_hour": cost, "reason": "" if alone else "supply or power run out"}
-    row = SingleChip(system=system, status="cannot", usd_per_hour=None, lower_bound_usd_per_hour=None, classes=classes)
-    if any(c["usd_per_hour"] is None for c in classes.values()):
-        return row
-    progress(f"single-chip fleet of {system}")
-    found = prove(narrow, traffic, thin=False)
-    if found is None:
-        return row
-    cost = fleet_cost(question, found.fleet)
-    return msgspec.structs.replace(
-        row, status=found.status, usd_per_hour=cost, lower_bound_usd_per_hour=lower_bound(narrow)
-    )
-
-
-def _without_shares(limits: Limits) -> Limits:
-    return msgspec.structs.replace(limits, max_vendor_share=None, min_share_output_tokens={})
-
-
-def without_share_limits(
-    planner: Planner, proved: Proved, traffic: Traffic, progress: Progress
-) -> dict[str, float | str | None]:
-    """The same study without its least shares by kind of chip: cost and status."""
-    limits = planner.question.limits
-    if not limits.min_share_output_tokens:
-        return {}
-    question = planner.question.with_limits(msgspec.structs.replace(limits, min_share_output_tokens={}))
-    relaxed = planner.narrowed(question)
-    solution = choose(relaxed)
-    if solution is not None and solution.usd_per_hour >= proved.solution.usd_per_hour - 1e-6:
-        return {
-            "usd_per_hour": fleet_cost(question, proved.fleet),
-            "status": proved.status,
-            "lower_bound_usd_per_hour": lower_bound(relaxed),
-        }
-    progress("the same study without its least shares")
-    found = prove(relaxed, traffic)
-    cost = fleet_cost(question, found.fleet) if found else None
-    return {
-        "usd_per_hour": cost,
-        "status": found.status if found else "infeasible",
-        "lower_bound_usd_per_hour": lower_bound(relaxed),
-    }
+EXPLAIN_ROUNDS = 3
+"""Rounds of simulating capacities for a question that explains."""
+ENTRY_STEPS = 5
 
 
 def price_limits(planner: Planner, proved: Proved, uses: list[LimitUse], progress: Progress) -> list[Limit]:
-    """Each limit with the worth of one more unit, found by solving again with that unit more."""
+    """Each limit with the worth of one more unit: by solving again with that unit more, and to the relaxation."""
     progress("what one more of each limit is worth")
-    base = proved.solution.usd_per_hour
+    base = proved.solution.loss_usd_per_hour
+    keys = {key.name: key for key in keys_of(planner.question)}
+    duals = shadow_prices(build(planner.question, current_table(planner)))
     rows = []
     for use in uses:
-        relaxed, unit, step = _relaxed(planner.question, use)
-        near = abs(use.used - use.allowed) <= 0.02 * max(abs(use.allowed), 1e-12) + (step if unit == "system" else 0.0)
-        saved = 0.0
-        if near and relaxed is not None:
-            cheaper = choose(planner.narrowed(relaxed))
-            saved = max(0.0, base - cheaper.usd_per_hour) if cheaper else 0.0
+        key = keys[use.name.split(" ")[0]]
+        room = key.step if key.whole else 0.0
+        near = abs(use.used - use.allowed) <= 0.02 * max(abs(use.allowed), 1e-12) + room
+        cheaper = solve_again(planner, one_more(planner.question, key)) if near and key.value is not None else None
         rows.append(
-            Limit(name=use.name, used=use.used, allowed=use.allowed, binding=near, shadow_price=saved, unit=unit)
+            Limit(
+                name=use.name,
+                used=use.used,
+                allowed=use.allowed,
+                binding=near,
+                shadow_price=max(0.0, base - cheaper.loss_usd_per_hour) if cheaper else 0.0,
+                unit=key.unit,
+                dual_usd_per_hour=_dual(key, duals),
+            )
         )
     return rows
 
 
-def _relaxed(question: Question, use: LimitUse) -> tuple[Question | None, str, float]:
-    """(the question with one unit more, the unit, its size)."""
-    limits, key = question.limits, use.name.split(" ")[0].split(".", 1)[1]
-    if key.startswith("supply."):
-        system = key.split(".", 1)[1]
-        offers = tuple(
-            replace(o, supply=o.supply + 1) if o.system.id == system and o.supply is not None else o
-            for o in question.offers
+def _dual(key: Key, duals: dict[str, float]) -> float | None:
+    """Worth of one more unit to the relaxation in which nothing need be whole, added over the slots."""
+    row = {"supply": "supply_", "power_mw": "power", "usd_per_hour": "budget", "capital_usd": "capital"}
+    what, _, name = key.name.split(".", 1)[1].partition(".")
+    if what not in row or (key.name.startswith("market.") and what != "supply"):
+        return None
+    mine = [dual for full, dual in duals.items() if full == row[what] + name or full.startswith(f"{row[what]}{name}_s")]
+    return sum(mine) * key.step if mine else None
+
+
+def solve_again(planner: Planner, question: Question) -> Solution | None:
+    """The best fleet of another question on the same market, with few rounds of simulating; None where none is."""
+    try:
+        return choose(planner.narrowed(question), rounds=EXPLAIN_ROUNDS)
+    except NoAnswer:
+        return None
+
+
+def entries(planner: Planner, proved: Proved, progress: Progress) -> list[EntryPoint]:
+    """For every system that was not chosen the price, and the speed, at which it would be."""
+    progress("at which price and speed other systems would enter")
+    chosen = systems_in(planner.question, proved.solution)
+    others = [o for o in {o.system.id: o for o in planner.question.offers}.values() if o.system.id not in chosen]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(lambda offer: _entry(planner, proved.solution, offer), others))
+
+
+def _entry(planner: Planner, base: Solution, offer: Offer) -> EntryPoint:
+    system, today = offer.system.id, offer.price.usd_per_hour
+    told = entry.Entry(None, None)
+    if system not in planner.misfits and not all(system in refused for refused in planner.reasons.values()):
+        told = entry.entry_of(planner.question, lambda q: solve_again(planner, q), system, base, steps=ENTRY_STEPS)
+    return EntryPoint(
+        system=system,
+        usd_per_hour=today,
+        entry_usd_per_hour=None if told.price is None else told.price * today,
+        entry_speed=told.speed,
+    )
+
+
+def alternatives(planner: Planner, proved: Proved, progress: Progress) -> list[Alternative]:
+    """The cheapest fleets of other systems that cost at most 5 % more (simulated capacities, not proved)."""
+    progress("the next best fleets")
+    base, question = proved.solution, planner.question
+    found = next_best.next_best(question, lambda q: solve_again(planner, q), base)
+    return [
+        Alternative(
+            systems=systems_in(question, s),
+            usd_per_hour=s.usd_per_hour,
+            dearer=(s.loss_usd_per_hour - base.loss_usd_per_hour) / abs(base.loss_usd_per_hour or 1.0),
         )
-        return replace(question, offers=offers), "system", 1.0
-    if key == "power_mw":
-        return question.with_limits(msgspec.structs.replace(limits, power_mw=use.allowed + 0.1)), "0.1 MW", 0.1
-    if key == "usd_per_hour":
-        return question.with_limits(msgspec.structs.replace(limits, usd_per_hour=use.allowed * 1.01)), "1 %", 0.0
-    if key == "max_vendor_share":
-        return (
-            question.with_limits(msgspec.structs.replace(limits, max_vendor_share=min(1.0, use.allowed + 0.01))),
-            "1 % point",
-            0.01,
-        )
-    kind = key.split(".", 1)[1]
-    shares = {**limits.min_share_output_tokens, kind: max(0.0, use.allowed - 0.01)}
-    return question.with_limits(msgspec.structs.replace(limits, min_share_output_tokens=shares)), "1 % point", 0.01
+        for s in found
+    ]
+
+
+def swings(planner: Planner, proved: Proved, progress: Progress) -> list[SwingPoint]:
+    """The catalogue's figures that could do most to the answer, at the ends of their ranges."""
+    progress("which figures the answer hangs on")
+    told = tornado.tornado(planner.question, planner.short, lambda q: solve_again(planner, q), proved.solution)
+    return [SwingPoint(**swing._asdict()) for swing in told]
 
 
 def why(planner: Planner, proved: Proved, progress: Progress) -> list[Why]:
@@ -183,87 +164,3 @@ def _cost_if_forced(planner: Planner, system: str, base: float) -> str:
     if forced is None:
         return ""
     return f"{forced.usd_per_hour / base - 1:.1%} dearer" if forced.usd_per_hour > base * 1.001 else "no dearer"
-
-
-def frontier(planner: Planner, proved: Proved, progress: Progress) -> list[FrontierPoint]:
-    """Cost against the speed promised to the strictest class, at simulated capacities.
-
-    A fleet that keeps a promise keeps every looser one, so costs never rise with looser promises.
-    """
-    timed = [d for d in planner.question.demands if d.cls.slo.tpot_s is not None]
-    if not timed:
-        return []
-    strict = min(timed, key=lambda d: d.cls.slo.tpot_s or 0.0)
-    promised = [multiple * (strict.cls.slo.tpot_s or 0.0) for multiple in FRONTIER]
-    progress(f"frontier: {strict.name} at {promised[0] * 1e3:g} to {promised[-1] * 1e3:g} ms")
-    with ThreadPoolExecutor(THREADS) as pool:
-        solved = list(pool.map(lambda tpot_s: _frontier_point(planner, proved, strict, tpot_s), promised))
-    points: list[FrontierPoint] = []
-    for point in solved:
-        points.append(_no_dearer(point, points[-1]) if points else point)
-    return points
-
-
-def _no_dearer(point: FrontierPoint, tighter: FrontierPoint) -> FrontierPoint:
-    """The point, or the tighter promise's fleet where that is cheaper."""
-    if tighter.usd_per_hour is None or (point.usd_per_hour or float("inf")) <= tighter.usd_per_hour:
-        return point
-    return msgspec.structs.replace(point, usd_per_hour=tighter.usd_per_hour, systems=tighter.systems)
-
-
-def _frontier_point(planner: Planner, proved: Proved, strict: Demand, tpot_s: float) -> FrontierPoint:
-    point = FrontierPoint(
-        class_name=strict.name, tpot_s=tpot_s, usd_per_hour=None, lower_bound_usd_per_hour=None, systems={}
-    )
-    solution: Solution | None = proved.solution
-    other = planner
-    try:
-        if tpot_s != strict.cls.slo.tpot_s:
-            other = replanned(planner, planner.question.with_demands(_promised(planner, strict, tpot_s)), strict.name)
-            point = msgspec.structs.replace(point, lower_bound_usd_per_hour=lower_bound(other))
-            solution = choose(other, rounds=FRONTIER_ROUNDS)
-    except NoAnswer:
-        return point
-    if solution is None:
-        return point
-    systems: dict[str, int] = {}
-    for choice in solution.choices:
-        system = choice.column.option.offer.system.id
-        systems[system] = systems.get(system, 0) + choice.systems
-    return msgspec.structs.replace(
-        point,
-        usd_per_hour=solution.usd_per_hour,
-        lower_bound_usd_per_hour=lower_bound(other),
-        systems=dict(sorted(systems.items())),
-    )
-
-
-def _promised(planner: Planner, strict: Demand, tpot_s: float) -> tuple[Demand, ...]:
-    """The classes with another TPOT promised to one of them."""
-    cls = msgspec.structs.replace(strict.cls, slo=msgspec.structs.replace(strict.cls.slo, tpot_s=tpot_s))
-    return tuple(replace(d, cls=cls) if d.name == strict.name else d for d in planner.question.demands)
-
-
-def figures_used(question: Question, fleet: Fleet) -> list[str]:
-    """Ids of every catalogue figure that speed, size, power or price of fleet and training came from."""
-    found: list[str] = []
-    for pool in fleet.pools:
-        d = pool.deployment
-        offer = next(o for o in question.offers if o.system.id == d.system.id)
-        found += of_deployment(d)
-        found += list(offer.price.figures)
-        found += [f"systems/{d.system.id}/power_w"] if d.system.power_w is not None else []
-    for held in (r for r in question.reserved if r.counted):
-        found += list(held.price.figures)
-        found += [f"systems/{held.system.id}/power_w"] if held.system.power_w is not None else []
-    return with_roots(question.catalog, found)
-
-
-def unverified(question: Question, ids: list[str]) -> list[FigureUse]:
-    """Of these figures the ones that nobody looked up."""
-    rows = []
-    for id_ in ids:
-        f = figure(question.catalog, id_)
-        if f.kind == "unverified":
-            rows.append(FigureUse(id=id_, value=f.value, unit=f.unit, kind=f.kind, low=f.low, high=f.high, note=f.note))
-    return rows

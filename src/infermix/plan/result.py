@@ -94,6 +94,43 @@ class Limit(msgspec.Struct, kw_only=True):
     shadow_price: float
     """USD per hour saved by one more ``unit``, by solving again; 0 where it does not bind."""
     unit: str
+    dual_usd_per_hour: float | None = None
+    """The same of the relaxation in which nothing need be whole; None for limits that are no row of it."""
+
+
+class EntryPoint(msgspec.Struct, kw_only=True):
+    """Where a system that was not chosen would be, by solving again (simulated capacities, not proved)."""
+
+    system: str
+    usd_per_hour: float
+    """Its price today."""
+    entry_usd_per_hour: float | None
+    """The highest price at which it enters; None where it would not at any."""
+    entry_speed: float | None
+    """How many times more its instances must serve to enter at today's price; None beyond 64 times."""
+
+
+class Alternative(msgspec.Struct, kw_only=True):
+    """The cheapest fleet of another set of systems (simulated capacities, not proved)."""
+
+    systems: dict[str, int]
+    usd_per_hour: float
+    dearer: float
+    """Relatively; below nothing where thinning or the solver's gap left something."""
+
+
+class SwingPoint(msgspec.Struct, kw_only=True):
+    """A catalogue figure at both ends of its range, all others as they are."""
+
+    id: str
+    low: float
+    high: float
+    usd_at_low: float | None
+    """Cost of the best fleet then; None where there is none."""
+    usd_at_high: float | None
+    survives_low: bool
+    """Whether the same systems are still the answer."""
+    survives_high: bool
 
 
 class Why(msgspec.Struct, kw_only=True):
@@ -141,6 +178,27 @@ class FrontierPoint(msgspec.Struct, kw_only=True):
     systems: dict[str, int]
 
 
+class VendorPoint(msgspec.Struct, kw_only=True):
+    """Cost of the fleet if no vendor may have more than a share of the spend (simulated capacities, not proved)."""
+
+    max_vendor_share: float
+    usd_per_hour: float | None
+    vendor: str
+    """The vendor that then has most, and its share."""
+    share: float | None
+    systems: dict[str, int]
+
+
+class PowerPoint(msgspec.Struct, kw_only=True):
+    """Profit of the best fleet within a power (simulated capacities, not proved)."""
+
+    power_mw: float
+    used_mw: float
+    profit_usd_per_hour: float | None
+    profit_usd_per_mw_hour: float | None
+    systems: dict[str, int]
+
+
 class Plan(msgspec.Struct, kw_only=True):
     """The answer to a study."""
 
@@ -179,5 +237,13 @@ class Plan(msgspec.Struct, kw_only=True):
     """Training runs; their cost is not part of ``usd_per_hour``."""
     planned_hour: int | None = None
     """Hour of the day that is planned; None where every hour is alike."""
+    entries: list[EntryPoint] = []
+    next_best: list[Alternative] = []
+    swings: list[SwingPoint] = []
+    survives: bool = True
+    """Whether the same systems are the answer at every end of every figure that was tried."""
+    vendor_frontier: list[VendorPoint] = []
+    power_frontier: list[PowerPoint] = []
+    """Where profit is maximised."""
     plan_s: float = 0.0
     prove_s: float = 0.0

@@ -13,7 +13,7 @@ from infermix import __version__
 from infermix.cost.energy import facility_w
 from infermix.errors import NoAnswer
 from infermix.perf.memory import kv_tokens_left
-from infermix.plan import explain
+from infermix.plan import compare, explain, frontier, provenance
 from infermix.plan.cache import Store
 from infermix.plan.conflict import name_conflict
 from infermix.plan.evidence import Evidence, Traffic, holds
@@ -61,7 +61,7 @@ def make_plan(study: Study, progress: Progress | None = None, store: Store | Non
 def _answer(planner: Planner, traffic: Traffic, proved: Proved, bound: float, say: Progress) -> Plan:
     """The proved fleet with everything that explains it."""
     question, study, fleet = planner.question, planner.question.study, proved.fleet
-    cost, figures = fleet_cost(question, fleet), explain.figures_used(question, fleet)
+    cost, figures = fleet_cost(question, fleet), provenance.figures_used(question, fleet)
     return Plan(
         tool_version=__version__,
         study=study.name or study.path,
@@ -82,13 +82,19 @@ def _answer(planner: Planner, traffic: Traffic, proved: Proved, bound: float, sa
         classes={d.name: _class(question, proved, traffic, c) for c, d in enumerate(question.demands)},
         unmet=dict.fromkeys(question.class_names, 0.0),
         minimal=proved.removals,
-        single_chip=explain.single_chip_fleets(planner, traffic, say),
-        without_share_limits=explain.without_share_limits(planner, proved, traffic, say),
+        single_chip=compare.single_chip_fleets(planner, traffic, say),
+        without_share_limits=compare.without_share_limits(planner, proved, traffic, say),
         limits=explain.price_limits(planner, proved, limit_uses(question, fleet, proved.nominal), say),
         why=explain.why(planner, proved, say),
         figures=figures,
-        unverified=explain.unverified(question, figures),
-        frontier=explain.frontier(planner, proved, say),
+        unverified=provenance.unverified(question, figures),
+        frontier=frontier.frontier(planner, proved, say),
+        entries=explain.entries(planner, proved, say),
+        next_best=explain.alternatives(planner, proved, say),
+        swings=(swings := explain.swings(planner, proved, say)),
+        survives=all(swing.survives_low and swing.survives_high for swing in swings),
+        vendor_frontier=frontier.vendor_frontier(planner, say),
+        power_frontier=frontier.power_frontier(planner, proved.solution, say),
         usd_per_mtok=usd_per_mtok(question, cost),
         assumptions=assumptions(proved) + hour_words(question) + training_words(question),
         rounds=proved.rounds,

@@ -18,7 +18,7 @@ from infermix.errors import NoAnswer
 from infermix.plan import model
 from infermix.plan.cache import Store
 from infermix.plan.capacity import SIZES, Capacities
-from infermix.plan.model import Column, Solution, make_table
+from infermix.plan.model import Column, Solution, Table, make_table
 from infermix.plan.options import Option, Options, able, find_options, shortlist
 from infermix.plan.question import Demand, Question
 from infermix.plan.rules import Limits
@@ -154,6 +154,11 @@ def solve_once(planner: Planner, gap: float, *, simulated_only: bool = False) ->
         }
         question = question.with_limits(_with_shares(question, shares))
     return model.solve(model.build(question, make_table(question, _columns(planner, simulated_only))), gap)
+
+
+def current_table(planner: Planner) -> Table:
+    """Columns with the capacities that are known now, optimistic ones where nothing was simulated."""
+    return make_table(planner.question, _columns(planner, simulated_only=False))
 
 
 def _with_shares(question: Question, shares: dict[str, float]) -> Limits:

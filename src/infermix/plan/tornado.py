@@ -8,6 +8,7 @@ Figures are ranked by what their range does to the cost of the work alone; those
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import msgspec
@@ -23,6 +24,7 @@ from infermix.plan.question import Demand, Question
 from infermix.plan.whatif import at_price, at_speed, systems_in
 
 ASKED = 6
+THREADS = 2
 Solve = Callable[[Question], Solution | None]
 Effect = dict[str, float]
 """System → factor on its speed, or on its price."""
@@ -65,7 +67,8 @@ def tornado(
     figures = [*_of_speed(question, options), *_of_price(question)]
     figures = [f for f in figures if f.weight > 1e-3]
     figures.sort(key=lambda f: (not chosen & {*f.at_low, *f.at_high}, -f.weight, f.id))
-    swings = [_swing(question, f, solve, chosen) for f in figures[:asked]]
+    with ThreadPoolExecutor(THREADS) as pool:
+        swings = list(pool.map(lambda f: _swing(question, f, solve, chosen), figures[:asked]))
     return sorted(swings, key=lambda swing: -_spread(swing, base.usd_per_hour))
 
 

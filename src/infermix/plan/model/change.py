@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from infermix.perf.memory import weights_bytes
 from infermix.plan.model.lp import Terms
-from infermix.plan.model.program import Program
+from infermix.plan.model.program import Program, by_option
 from infermix.plan.options import Option
 from infermix.plan.slots import before
 from infermix.units import SECONDS_PER_HOUR, to_si
@@ -15,7 +15,7 @@ def define_starts(program: Program) -> None:
     study = program.question.study.slots
     if len(program.slots) == 1 or (not study.usd_per_start and study.load_gb_per_s is None):
         return
-    for name, columns in _by_option(program).items():
+    for name, columns in by_option(program).items():
         for s in program.slots:
             earlier = before(program.question.slots, s)
             if earlier == s:
@@ -26,13 +26,6 @@ def define_starts(program: Program) -> None:
                 more += [(program.started[i, s], 1.0), (program.instances[i, s], -1.0)]
                 more.append((program.instances[i, earlier], 1.0))
             program.lp.row(program.at(f"start_{name}", s), more, least=0.0)
-
-
-def _by_option(program: Program) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for i, column in program.columns():
-        found.setdefault(column.option.name, []).append(i)
-    return found
 
 
 def loading_share(program: Program, option: Option, s: int) -> float:

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 
 from infermix.plan.model.change import loading_share
 from infermix.plan.model.lp import Terms
-from infermix.plan.model.program import Program
+from infermix.plan.model.program import Program, by_option
 
 
 def define_pools(program: Program) -> None:
-    """Instances n of each column within its bracket if opened, and the whole systems that host them.
+    """Instances n of each column within its bracket if opened, and the whole systems that host an option.
 
-    Where a system hosts several instances, the systems are whole and n is rounded up afterwards.
+    An option has one pool in a slot, in one bracket of sizes, so what is whole is whole for the option: its systems,
+    or its instances where one takes whole systems. Where a system hosts several, n is rounded up afterwards.
     """
-    for s in program.slots:
-        for i, column in program.columns():
-            each = column.option.deployment.instances_per_system
-            spans = column.option.deployment.systems_per_instance
-            n = program.lp.variable(program.at(f"n_{i}", s), column.most, whole=each == 1)
-            program.instances[i, s] = n
-            if column.least > 0:
-                _open(program, i, s)
-            if each == 1:
-                program.systems[i, s] = [(n, float(spans))]
-                continue
-            whole = program.lp.variable(program.at(f"systems_{i}", s), column.most, whole=True)
-            program.lp.row(program.at(f"host_{i}", s), [(whole, each), (n, -1.0)], least=0.0)
-            program.lp.row(program.at(f"full_{i}", s), [(whole, each), (n, -1.0)], most=each - 1e-3)
-            program.systems[i, s] = [(whole, 1.0)]
+    for name, columns in by_option(program).items():
+        deployment = program.table.columns[columns[0]].option.deployment
+        each, spans = deployment.instances_per_system, deployment.systems_per_instance
+        most = max(program.table.columns[i].most for i in columns)
+        for s in program.slots:
+            for i in columns:
+                program.instances[i, s] = program.lp.variable(program.at(f"n_{i}", s), program.table.columns[i].most)
+                if program.table.columns[i].least > 0:
+                    _open(program, i, s)
+            whole = program.lp.variable(program.at(f"whole_{name}", s), most, whole=True)
+            hosted = [(whole, float(each)), *((program.instances[i, s], -1.0) for i in columns)]
+            program.lp.row(program.at(f"host_{name}", s), hosted, least=0.0, most=0.0 if each == 1 else inf)
+            if each > 1:
+                program.lp.row(program.at(f"full_{name}", s), hosted, most=each - 1e-3)
+            program.systems[name, s] = [(whole, float(spans))]
 
 
 def _open(program: Program, i: int, s: int) -> None:
@@ -42,10 +45,7 @@ def _open(program: Program, i: int, s: int) -> None:
 
 def define_one_bracket(program: Program) -> None:
     """An option has one pool in a slot, in one bracket of sizes."""
-    mine: dict[str, list[int]] = {}
-    for i, column in program.columns():
-        mine.setdefault(column.option.name, []).append(i)
-    for name, columns in mine.items():
+    for name, columns in by_option(program).items():
         for s in program.slots:
             opened = [(program.opened[i, s], 1.0) for i in columns if (i, s) in program.opened]
             if len(opened) > 1:

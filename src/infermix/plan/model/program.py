@@ -21,8 +21,8 @@ class Program:
     table: Table
     lp: Lp = field(default_factory=Lp)
     instances: dict[tuple[int, int], int] = field(default_factory=dict)
-    systems: dict[tuple[int, int], Terms] = field(default_factory=dict)
-    """Whole systems that host the instances of a column."""
+    systems: dict[tuple[str, int], Terms] = field(default_factory=dict)
+    """(option, slot) → whole systems that host its instances."""
     opened: dict[tuple[int, int], int] = field(default_factory=dict)
     """Whether a pool is of this bracket; not there where a column takes any size."""
     rate: dict[tuple[int, int, int], int] = field(default_factory=dict)
@@ -62,7 +62,8 @@ class Program:
 
     def of_offer(self, offer: Offer, slot: int) -> Terms:
         """Systems of an offer that host instances in a slot."""
-        return [t for i, c in self.columns() if c.option.offer.key == offer.key for t in self.systems[i, slot]]
+        mine = dict.fromkeys(c.option.name for _, c in self.columns() if c.option.offer.key == offer.key)
+        return [term for name in mine for term in self.systems[name, slot]]
 
     def paid_for(self, f: int, slot: int) -> Terms:
         """USD an hour for a contract in a slot: nothing but a deposit where the scenario does not deliver it."""
@@ -81,6 +82,14 @@ class Program:
                 api, demand = self.question.apis[a], self.question.demands[c]
                 found.append((api.vendor, "api", api.name, [(v, api_usd(api, demand) * SECONDS_PER_HOUR)]))
         return found
+
+
+def by_option(program: Program) -> dict[str, list[int]]:
+    """Option → its columns."""
+    found: dict[str, list[int]] = {}
+    for i, column in program.columns():
+        found.setdefault(column.option.name, []).append(i)
+    return found
 
 
 def api_usd(api: Api, demand: Demand) -> float:
