@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infermix.validate.pages import slug, write_pages
-from infermix.validate.predict import Predicted
+from infermix.validate.predict import Predicted, predict_row
 from infermix.validate.regret import regret
 from infermix.validate.report import record, validation
 from infermix.validate.score import cells_of, group_of, score
@@ -73,3 +73,12 @@ def test_a_validation_tells_rows_and_reasons(tmp_path: Path) -> None:
 
 def test_slugs_are_plain() -> None:
     assert slug("vLLM blog") == "vllm-blog" and slug("") == "unnamed"
+
+
+def test_a_row_whose_clients_do_not_fit_says_so() -> None:
+    """Predicted to queue for memory, measured not to: what the row says of its chips or clients cannot be."""
+    two = predict_row(row(id="x", chip="B200-SXM", model="Qwen3-32B", num_chips=2, tp=2, weight_dtype="nvfp4",
+                          framework="trtllm 1.3.0", batch_or_concurrency="416", input_len=15_000.0, output_len=500.0,
+                          metric="ttft_ms", value=720.0))  # fmt: skip
+    (worst,) = validation([two]).worst
+    assert "times the memory" in worst.why

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from infermix.validate.meaning import case_of, room_tokens
 from infermix.validate.predict import Predicted
 from infermix.validate.regret import Regret, regret
 from infermix.validate.score import GROUPS, Cell, Score, breakdown, cells_of, group_of, score
@@ -79,6 +80,12 @@ def worst_of(found: Sequence[Predicted], most: int) -> list[Worst]:
     ]  # fmt: skip
 
 
+def _fuller(p: Predicted) -> float:
+    """KV tokens that all clients of the row need at the end of their answers, over those that fit."""
+    case = case_of(p.row)
+    return case.clients * (case.input_tokens + case.output_tokens) / max(1.0, room_tokens(case.deployment))
+
+
 def _configuration(p: Predicted) -> tuple[object, ...]:
     r = p.row
     return (
@@ -108,6 +115,8 @@ def _why(p: Predicted, repeats: dict[tuple[object, ...], list[float]]) -> str:
         said.append("far faster than memory and arithmetic allow")
     if p.row.metric == "ttft_ms" and p.error < -math.log(3):
         said.append("waits longer than the load explains: a cold start, or a queue in front of the engine")
+    if p.row.metric == "ttft_ms" and p.error > math.log(3) and (fuller := _fuller(p)) > 1.0:
+        said.append(f"contexts of its clients take {fuller:.1f} times the memory that is left for them")
     if p.row.metric != "ttft_ms" and (p.error < -math.log(2)) == p.row.metric.endswith("_ms"):
         said.append(f"slower than {p.stack} elsewhere on {p.family}")
     return "; ".join(said) or "no reason found"
