@@ -21,6 +21,7 @@ COMMANDS = {
     "top": "what a running gateway does: pools, speeds, promises kept, money per hour",
     "plan": "what to buy, who is served by what, and what it costs, proved",
     "quote": "a vendor's offer against your traffic: break-even, odds, what to ask for",
+    "serve": "live: an OpenAI-compatible gateway that routes by the policy of the plan",
     "silicon": "what a chip costs, what it takes to make it, whether to build one",
     "validate": "how far predictions lie from what was measured",
     "simulate": "what happens to a fleet under traffic",

@@ -40,7 +40,7 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     usage_extension: bool = False
     """Whether every usage says chip, estimate and price; else only where ``x-infermix-usage: 1`` asks for it."""
     log: str | None = None
-    """Structured log (JSON lines); none: stderr."""
+    """Structured log, a line of JSON for each request; `-`: stderr."""
     decisions: str | None = None
     """Decision log, for ``infermix simulate --replay``."""
     observe: str | None = None

@@ -61,12 +61,16 @@ class Family:
         """Count more."""
         self.of(*labels).value += amount
 
-    def observe(self, value: float, *labels: str) -> None:
-        """Count one observation."""
+    def histogram(self, *labels: str) -> Histogram:
+        """The histogram with these values of the labels."""
         found = self.histograms.get(labels)
         if found is None:
             found = self.histograms[labels] = Histogram(self.edges)
-        found.observe(value)
+        return found
+
+    def observe(self, value: float, *labels: str) -> None:
+        """Count one observation."""
+        self.histogram(*labels).observe(value)
 
     def lines(self) -> Iterator[str]:
         """The family in text format."""

@@ -107,34 +107,41 @@ def for_kernel(rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
 
 def make_view(state: State, specs: list[PoolSpec], share: Floats, promises: Promises) -> FleetView:
     """What policies read: the counters themselves, or those of the last reading, and what never changes."""
-    pool = np.repeat(np.arange(len(specs)), [s.instances for s in specs])
-
-    def column(values: Sequence[float]) -> Floats:
-        return np.array(values, dtype=np.float64)[pool]
-
-    line = np.array([_step_line(s) for s in specs])[pool]
     return FleetView(
-        pool=pool,
         eligible=state.eligible,
         inflight=state.seen[INFLIGHT],
         waiting=state.seen[QUEUED],
         running=state.seen[RUNNING],
         queued_tokens=state.seen[QUEUED_TOKENS],
         context_tokens=state.seen[CONTEXT_TOKENS],
-        max_num_seqs=np.array([s.max_num_seqs for s in specs])[pool],
-        role=np.array([s.role for s in specs])[pool],
-        prefill_s_per_token=column([s.prefill_s_per_token for s in specs]),
-        step_s=column([s.step_s for s in specs]),
         age_s=state.age_s,
-        share=np.ascontiguousarray(share, dtype=np.float64),
-        sent=np.zeros(share.shape, dtype=np.int64),
-        kv_capacity_tokens=np.array([s.blocks * s.block_tokens for s in specs])[pool],
-        step_base_s=np.ascontiguousarray(line[:, 0]),
-        step_per_seq_s=np.ascontiguousarray(line[:, 1]),
-        step_per_kv_s=column([s.kv_s for s in specs]),
-        usd_per_s=column([s.usd_per_s for s in specs]),
-        **promises._asdict(),
+        **known_columns(specs, share, promises),
     )
+
+
+def known_columns(specs: list[PoolSpec], share: Floats, promises: Promises) -> dict[str, Any]:
+    """The columns of a view that are known before the first request; ``sent`` begins at zero."""
+    pool = np.repeat(np.arange(len(specs)), [s.instances for s in specs])
+
+    def column(values: Sequence[float]) -> Floats:
+        return np.array(values, dtype=np.float64)[pool]
+
+    line = np.array([_step_line(s) for s in specs])[pool]
+    return {
+        "pool": pool,
+        "max_num_seqs": np.array([s.max_num_seqs for s in specs])[pool],
+        "role": np.array([s.role for s in specs])[pool],
+        "prefill_s_per_token": column([s.prefill_s_per_token for s in specs]),
+        "step_s": column([s.step_s for s in specs]),
+        "share": np.ascontiguousarray(share, dtype=np.float64),
+        "sent": np.zeros(share.shape, dtype=np.int64),
+        "kv_capacity_tokens": np.array([s.blocks * s.block_tokens for s in specs])[pool],
+        "step_base_s": np.ascontiguousarray(line[:, 0]),
+        "step_per_seq_s": np.ascontiguousarray(line[:, 1]),
+        "step_per_kv_s": column([s.kv_s for s in specs]),
+        "usd_per_s": column([s.usd_per_s for s in specs]),
+        **promises._asdict(),
+    }
 
 
 def make_promises(class_names: Sequence[str], classes: Mapping[str, TrafficClass]) -> Promises:
