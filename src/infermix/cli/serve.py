@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 
+from infermix.cli.extras import needs_extra
 from infermix.cli.output import one_line_errors
 from infermix.errors import InputError
 
@@ -40,7 +41,8 @@ def serve(file: str | None, hash_key: str | None, **options: Any) -> None:
 
 
 def _serve(path: str, options: dict[str, Any]) -> None:
-    from infermix.serve.config import GatewayFile, load_gateway
+    with needs_extra("serve"):
+        from infermix.serve.config import GatewayFile, load_gateway
 
     def load() -> GatewayFile:
         found = load_gateway(path)
@@ -52,11 +54,8 @@ def _serve(path: str, options: dict[str, Any]) -> None:
 
     if not load().gateway.compiled:
         os.environ["INFERMIX_JIT"] = "0"  # read when the policies are loaded, below
-    try:
+    with needs_extra("serve"):
         from infermix.serve.workers import serve as serve_file
-    except ImportError as fault:
-        missing = fault.name or str(fault)
-        raise InputError(f"{missing} is not installed", where="serve", mend="pip install 'infermix[serve]'") from None
     try:
         serve_file(load, _say)
     except OSError as fault:

@@ -9,6 +9,7 @@ import click
 
 from infermix.cli.first_compile import first_compile_said
 from infermix.cli.output import console_out, counting, one_line_errors, write_json
+from infermix.cli.replay import play_again
 from infermix.errors import InputError
 from infermix.route.names import POLICIES
 
@@ -20,7 +21,7 @@ _FILES = ("json_path", "requests_out", "trace_out", "report_path")
 
 
 @click.command("simulate")
-@click.argument("study", type=click.Path(dir_okay=False))
+@click.argument("study", type=click.Path(dir_okay=False), required=False)
 @click.option("--fleet", metavar="FILE", help="A plan.json, or a TOML with [fleet.NAME] tables.")
 @click.option("--instances", type=int, metavar="N", help="N instances of the study's first system.")
 @click.option("--requests", type=int, metavar="N", help="Draw or repeat the traffic to N requests.")
@@ -30,17 +31,31 @@ _FILES = ("json_path", "requests_out", "trace_out", "report_path")
 @click.option("--speeds", metavar="WHICH", help="nominal, low or both; a plan's fleet runs at both by default.")
 @click.option("--json", "json_path", metavar="FILE", help="Write the result as JSON (- for stdout).")
 @click.option("--report", "report_path", metavar="FILE.html", help="Write the result as one HTML page.")
+@click.option("--replay", metavar="LOG", help="A gateway's decision log in place of STUDY: the same picks again.")
 @click.option("--requests-out", metavar="FILE.parquet", help="Write a row for every request (first seed).")
 @click.option("--trace-out", metavar="FILE.json", help="Write a stretch of the run for Perfetto (first seed).")
 @click.option("--from", "from_s", type=float, metavar="S", help="Start of that stretch.  [default: 0]")
 @click.option("--to", "to_s", type=float, metavar="S", help="Its end.  [default: a minute after its start]")
-def simulate(study: str, instances: int | None, from_s: float | None, to_s: float | None, **options: Any) -> None:
+def simulate(
+    study: str | None,
+    instances: int | None,
+    from_s: float | None,
+    to_s: float | None,
+    replay: str | None,
+    **options: Any,
+) -> None:
     """Simulate the traffic of STUDY on a fleet: FILE, else the study's own, else N instances, else its plan.
 
     Ctrl-C ends the run; what was simulated until then is printed and written. It then exits with 130.
     """
+    if replay is not None:
+        with one_line_errors():
+            play_again(replay, study, options["json_path"])
+        return
     files = {name: options.pop(name) for name in _FILES}
     with one_line_errors():
+        if study is None:
+            raise InputError("no study file", where="STUDY", mend="name one, or a decision log with --replay LOG")
         _check(instances, options["seeds"], from_s, to_s, files)
         from infermix.report.tables import print_run
         from infermix.study import simulated

@@ -316,7 +316,7 @@ class Books:
             self._observed.add(_observation(job, status, offset_s, first_s, last_s, told))
         if self._decisions is not None and placed is not None:
             record = {
-                "status": status, "instance": placed.instance, "began": job.began_s + offset_s,
+                "status": status, "class": name, "instance": placed.instance, "began": job.began_s + offset_s,
                 "first": None if first_s is None else first_s + offset_s, "last": last_s + offset_s, **told,
             }  # fmt: skip
             self._decisions.done(placed.ask.number, record)

@@ -42,7 +42,7 @@ class Gateway:
     ) -> None:
         self.file, self.worker = file, worker
         self.loop = asyncio.get_running_loop()
-        self.clock = self.loop.time
+        self.clock = time.monotonic  # finer than the loop's own, which counts milliseconds
         self.live = Live(file, specs)
         self.known = known_names(file)
         self.door = Door(file, read_keys(file, environment))
