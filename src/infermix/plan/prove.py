@@ -20,6 +20,7 @@ from infermix.plan.question import Question
 from infermix.plan.solve import Planner, choose
 
 MENDS = 25
+SHARES = ("limits.min_share", "limits.max_vendor_share", "limits.shares")
 DOUBT = 0.97
 """Below this share of the promised attainment the upper bound of one seed settles a miss: seeds differ by less."""
 Progress = Callable[[str], None]
@@ -123,7 +124,7 @@ def _missed(question: Question, traffic: Traffic, fleet: Fleet, seeds: tuple[int
 
 
 def _derate(planner: Planner, evidence: Evidence, fleet: Fleet, solution: Solution, missed: list[str]) -> None:
-    """Take capacity off the pools in which a class missed, more the more it missed; raise least shares missed."""
+    """Take capacity off pools in which a class missed, more the more it missed; make missed shares stricter."""
     for p, pool in enumerate(fleet.pools):
         factor = 1.0
         for c, demand in enumerate(planner.question.demands):
@@ -134,7 +135,7 @@ def _derate(planner: Planner, evidence: Evidence, fleet: Fleet, solution: Soluti
                     factor = min(factor, max(0.75, min(0.985, (allowed / misses) ** 0.2)))
         if factor < 1.0:
             planner.take_off(_option_of(solution, pool), factor)
-    if any(name.startswith("limits.min_share") for name in missed):
+    if any(name.startswith(SHARES) for name in missed):
         planner.share_margin += 0.005
 
 

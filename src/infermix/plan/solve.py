@@ -45,7 +45,7 @@ class Planner:
     derate: dict[tuple[str, str], float] = field(default_factory=dict)
     """(option, class) → factor on its simulated capacity, below 1 after a proof that failed."""
     share_margin: float = 0.0
-    """Added to least shares of tokens, relatively, after a proof that missed one."""
+    """By how much shares are stricter than asked for, relatively, after a proof that missed one."""
     gap: float = 2e-3
     """Relative gap to which the final program is solved."""
     mixes: dict[tuple[object, ...], float] = field(default_factory=dict)
@@ -149,10 +149,7 @@ def solve_once(planner: Planner, gap: float, *, simulated_only: bool = False) ->
     """The program with what is known now."""
     question = planner.question
     if planner.share_margin:
-        shares = {
-            k: min(1.0, v * (1 + planner.share_margin)) for k, v in question.limits.min_share_output_tokens.items()
-        }
-        question = question.with_limits(_with_shares(question, shares))
+        question = question.with_limits(_with_margin(question.limits, planner.share_margin))
     return model.solve(model.build(question, make_table(question, _columns(planner, simulated_only))), gap)
 
 
@@ -161,8 +158,22 @@ def current_table(planner: Planner) -> Table:
     return make_table(planner.question, _columns(planner, simulated_only=False))
 
 
-def _with_shares(question: Question, shares: dict[str, float]) -> Limits:
-    return msgspec.structs.replace(question.limits, min_share_output_tokens=shares)
+def _with_margin(limits: Limits, margin: float) -> Limits:
+    """Shares a little stricter than asked for: simulated tokens fall not quite where the program puts them."""
+
+    def raised(least: float) -> float:
+        return min(1.0, least * (1.0 + margin))
+
+    def lowered(most: float) -> float:
+        return most * (1.0 - margin) if most < 1.0 else most
+
+    most = limits.max_vendor_share
+    return msgspec.structs.replace(
+        limits,
+        min_share_output_tokens={kind: raised(least) for kind, least in limits.min_share_output_tokens.items()},
+        max_vendor_share=None if most is None else lowered(most),
+        shares=[msgspec.structs.replace(s, least=raised(s.least), most=lowered(s.most)) for s in limits.shares],
+    )
 
 
 def _columns(planner: Planner, simulated_only: bool) -> list[Column]:
