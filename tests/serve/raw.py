@@ -75,7 +75,8 @@ def body_of(answer: bytes) -> bytes:
     """The body of the first answer, chunks put together; AssertionError where it is not whole."""
     head, _, rest = answer.partition(b"\r\n\r\n")
     if b"transfer-encoding: chunked" not in head.lower():
-        return rest
+        length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length: ")]
+        return rest[: int(length[0][16:])] if length else rest
     whole = b""
     while True:
         size, line, rest = rest.partition(b"\r\n")
