@@ -13,7 +13,7 @@ COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.1
 BENCHMARKS := $(filter-out benchmarks/fit_%,$(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help plan test check lint types contracts docs coverage bench lock clean
+.PHONY: help plan live test check lint types contracts docs coverage bench lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -22,6 +22,9 @@ help: ## this list
 plan: $(VENV)/.plan ## install, answer examples/coding-lane.toml, write report.html
 	@echo "plan: examples/coding-lane.toml"
 	@$(BIN)/infermix plan examples/coding-lane.toml --report report.html
+
+live: $(VENV)/.dev ## a planned fleet emulated, the gateway in front, agents and chat users: do promises hold? (plan.json, else a packaged one)
+	@$(BIN)/python examples/serve/live.py
 
 test: check ## install, then everything in check, the tests, and the examples in docstrings and docs
 	@echo "test: compiling the kernels"
@@ -62,7 +65,7 @@ lock: ## pin everything anew (UPGRADE=--upgrade takes newer versions)
 	@echo "lock: requirements.lock, requirements-dev.lock"
 	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip --disable-pip-version-check install --quiet $(UV)
 	@$(COMPILE) --output-file requirements.lock > /dev/null
-	@$(COMPILE) --extra serve --extra dev --constraints requirements.lock --output-file requirements-dev.lock > /dev/null
+	@$(COMPILE) --extra serve --extra epp --extra dev --constraints requirements.lock --output-file requirements-dev.lock > /dev/null
 
 clean: ## remove what make made
 	@rm -rf $(VENV) build dist report.html plan.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

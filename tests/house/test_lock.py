@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 PLAN = [*PROJECT["project"]["dependencies"], *EXTRAS["report"], *PROJECT["dependency-groups"]["build"]]
-WANTED = {"requirements.lock": PLAN, "requirements-dev.lock": [*PLAN, *EXTRAS["serve"], *EXTRAS["dev"]]}
+WANTED = {"requirements.lock": PLAN, "requirements-dev.lock": [*PLAN, *EXTRAS["serve"], *EXTRAS["epp"], *EXTRAS["dev"]]}
 
 
 def pins(name: str) -> list[Requirement]:
@@ -52,5 +52,5 @@ def test_both_files_agree() -> None:
 
 
 def test_nothing_is_asked_for_twice() -> None:
-    names = [Requirement(line).name for line in chain(PLAN, EXTRAS["serve"], EXTRAS["dev"])]
+    names = [Requirement(line).name for line in chain(PLAN, EXTRAS["serve"], EXTRAS["epp"], EXTRAS["dev"])]
     assert len(set(names)) == len(names)

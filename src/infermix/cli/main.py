@@ -17,6 +17,7 @@ COMMANDS = {
     "calibrate": "efficiencies from operator tables and measured rows, step times of a running server",
     "catalog": "what is known: chips, systems, models, prices, each figure with its source",
     "emulate": "OpenAI-compatible servers at the modelled speed of any chip",
+    "epp": "an endpoint picker behind Envoy, by the same policy",
     "perf": "how fast a model is on a system",
     "top": "what a running gateway does: pools, speeds, promises kept, money per hour",
     "plan": "what to buy, who is served by what, and what it costs, proved",

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
-from infermix.serve.upstream import fetch
-
-if TYPE_CHECKING:
-    from infermix.serve.gateway import Gateway
+from infermix.serve.config import GatewayFile
+from infermix.serve.live import Live
+from infermix.serve.upstream import Site, fetch
 
 TIMEOUT_S = 2.0
+
+
+class Reader(Protocol):
+    """Who wants to know: a gateway, or an endpoint picker."""
+
+    file: GatewayFile
+    live: Live
+    sites: list[Site]
+    clock: Callable[[], float]
 
 
 class Names(NamedTuple):
@@ -57,20 +66,20 @@ def read_load(text: bytes, engine: str) -> Load | None:
     return Load(int(found[names.running]), int(found.get(names.waiting, 0.0)), found.get(names.kv_use, 0.0))
 
 
-async def scrape_forever(gateway: Gateway) -> None:
+async def scrape_forever(reader: Reader) -> None:
     """Read every backend's metrics once a period."""
-    engines = [(j, b.engine) for j, b in enumerate(gateway.live.backends) if b.engine in NAMES]
-    while engines and gateway.file.gateway.scrape_s > 0:
-        await asyncio.gather(*(_scrape(gateway, j, engine) for j, engine in engines))
-        await asyncio.sleep(gateway.file.gateway.scrape_s)
+    engines = [(j, b.engine) for j, b in enumerate(reader.live.backends) if b.engine in NAMES]
+    while engines and reader.file.gateway.scrape_s > 0:
+        await asyncio.gather(*(_scrape(reader, j, engine) for j, engine in engines))
+        await asyncio.sleep(reader.file.gateway.scrape_s)
 
 
-async def _scrape(gateway: Gateway, j: int, engine: str) -> None:
+async def _scrape(reader: Reader, j: int, engine: str) -> None:
     """One backend; one that does not answer keeps its old reading, which ages."""
     try:
-        status, text = await fetch(gateway.sites[j], "/metrics", TIMEOUT_S)
+        status, text = await fetch(reader.sites[j], "/metrics", TIMEOUT_S)
     except (OSError, TimeoutError):
         return
     load = read_load(text, engine) if status == 200 else None
     if load is not None:
-        gateway.live.scraped(j, load.running, load.waiting, load.kv_use, gateway.clock())
+        reader.live.scraped(j, load.running, load.waiting, load.kv_use, reader.clock())
