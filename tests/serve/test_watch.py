@@ -27,6 +27,8 @@ infermix_time_to_first_token_seconds_bucket{class="coding",chip="cs3",le="+Inf"}
 AFTER = """
 infermix_offered_total{class="coding"} 30
 infermix_promises_kept_total{class="coding"} 27
+infermix_requests_total{model="m",class="coding",backend="fast/0",chip="cs3",tier="auto",code="200"} 27
+infermix_requests_total{model="m",class="coding",backend="slow/0",chip="h200-x1",tier="auto",code="200"} 3
 infermix_usd_per_hour{backend="fast/0",pool="fast",chip="cs3"} 100
 infermix_usd_per_hour{backend="fast/1",pool="fast",chip="cs3"} 100
 infermix_usd_per_hour{backend="slow/0",pool="slow",chip="h200-x1"} 3.5
@@ -34,6 +36,8 @@ infermix_backend_up{backend="fast/0"} 1
 infermix_backend_up{backend="fast/1"} 0
 infermix_backend_up{backend="slow/0"} 1
 infermix_inflight_requests{backend="fast/0",pool="fast",chip="cs3"} 3
+infermix_inflight_requests{backend="fast/1",pool="fast",chip="cs3"} 0
+infermix_inflight_requests{backend="slow/0",pool="slow",chip="h200-x1"} 0
 infermix_tokens_total{direction="input",cached="false",pool="fast",chip="cs3"} 200
 infermix_tokens_total{direction="input",cached="true",pool="fast",chip="cs3"} 300
 infermix_tokens_total{direction="output",cached="false",pool="fast",chip="cs3"} 50

@@ -57,7 +57,8 @@ class ClassNow(msgspec.Struct, frozen=True):
 
     name: str
     offered_per_s: float
-    offered: int
+    ended: int
+    """Requests that were answered, with an error or without."""
     kept: int
     ttft_s: tuple[float, float]
     """Median and 99th percentile; NaN: no answers. So with the next."""
@@ -67,8 +68,8 @@ class ClassNow(msgspec.Struct, frozen=True):
 
     @property
     def attainment(self) -> float:
-        """Share of the offered requests that kept every promise; NaN before there are any."""
-        return self.kept / self.offered if self.offered else float("nan")
+        """Share of the requests that have ended and kept every promise; NaN before there are any."""
+        return self.kept / self.ended if self.ended else float("nan")
 
 
 class Now(msgspec.Struct, frozen=True):
@@ -123,7 +124,7 @@ def _plain(value: str) -> str:
 def now(before: Reading, after: Reading) -> Now:
     """What happened between two readings of one gateway."""
     span_s = max(after.at_s - before.at_s, 1e-9)
-    pools = tuple(_pool(before, after, pool, span_s) for pool in after.values_of("infermix_usd_per_hour", "pool"))
+    pools = tuple(_pool(before, after, pool, span_s) for pool in after.values_of("infermix_inflight_requests", "pool"))
     names = after.values_of("infermix_offered_total", "class")
     return Now(
         span_s=span_s,
@@ -137,9 +138,9 @@ def now(before: Reading, after: Reading) -> Now:
 
 
 def _pool(before: Reading, after: Reading, pool: str, span_s: float) -> PoolNow:
-    prices = after.of("infermix_usd_per_hour", pool=pool)
-    backends = [dict(key)["backend"] for key in prices]
-    chips = [dict(key).get("chip", "") for key in prices]
+    inflight = after.of("infermix_inflight_requests", pool=pool)
+    backends = [dict(key)["backend"] for key in inflight]
+    chips = [dict(key).get("chip", "") for key in inflight]
 
     def tokens(**labels: str) -> float:
         name = "infermix_tokens_total"
@@ -151,11 +152,11 @@ def _pool(before: Reading, after: Reading, pool: str, span_s: float) -> PoolNow:
         chip=chips[0] if chips else "",
         instances=len(backends),
         up=int(sum(after.total("infermix_backend_up", backend=backend) for backend in backends)),
-        inflight=int(after.total("infermix_inflight_requests", pool=pool)),
+        inflight=int(sum(inflight.values())),
         output_tokens_per_s=tokens(direction="output") / span_s,
         input_tokens_per_s=read / span_s,
         cached_share=cached / read if read else float("nan"),
-        usd_per_hour=sum(prices.values()),
+        usd_per_hour=after.total("infermix_usd_per_hour", pool=pool),
     )
 
 
@@ -169,7 +170,7 @@ def _class(before: Reading, after: Reading, name: str, span_s: float) -> ClassNo
     return ClassNow(
         name=name,
         offered_per_s=(offered - before.total("infermix_offered_total", **{"class": name})) / span_s,
-        offered=int(offered),
+        ended=int(after.total("infermix_requests_total", **{"class": name})),
         kept=int(after.total("infermix_promises_kept_total", **{"class": name})),
         ttft_s=_quantiles(before, after, "infermix_time_to_first_token_seconds", name),
         tpot_s=_quantiles(before, after, "infermix_time_per_output_token_seconds", name),
