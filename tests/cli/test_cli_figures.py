@@ -95,7 +95,7 @@ def test_every_figure_of_every_answer_resolves(command: str, tmp_path: Path) -> 
 
 MEASURED = {"backtest", "calibrate", "quote", "validate"}
 """Commands that hold the catalogue against files, of measurements or of an offer; tests of their own ask them."""
-LIVE = {"emulate", "epp", "top"}
+LIVE = {"emulate", "epp", "serve", "top"}
 """Commands that run until they are stopped."""
 
 
