@@ -6,6 +6,7 @@ Plans are kept in FOLDER and not made again; tables are printed as they stand on
 from __future__ import annotations
 
 import argparse
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,18 @@ from infermix.cost.rent import Terms
 from infermix.explore.chips import compare
 from infermix.perf.operating import Load
 from infermix.perf.sweep import Wish
-from infermix.plan.problem import parse_study
+from infermix.plan.cache import user_store
+from infermix.plan.evidence import Traffic
+from infermix.plan.limits import fleet_cost
+from infermix.plan.problem import Study, parse_study
+from infermix.plan.prove import prove
 from infermix.plan.question import ask
-from infermix.plan.result import Plan
-from infermix.study import plan
+from infermix.plan.solve import lower_bound, make_planner
 
 HERE = Path(__file__).parent
 FAST = {"ttft_s": 1.5, "tpot_s": 0.003, "attainment": 0.95}
+PROMISED_S = (0.003, 0.006, 0.012)
+"""TPOT promised to agents, with SRAM chips by free choice."""
 NVIDIA = ("h200-x8", "b200-x8")
 CHIPS = ["h200-sxm", "b200-sxm", "mi355x", "wse3", "groq-lpu-v1", "tpu-v6e", "trainium2", "maia200"]
 CONTEXTS = ((1_000, 0, 200), (10_000, 0, 400), (100_000, 96_000, 400))
@@ -40,78 +46,114 @@ def variants() -> dict[str, dict[str, Any]]:
     free = {key: value for key, value in asked["limits"].items() if key != "min_share_output_tokens"}
     coding = {**asked["traffic"]["coding"], "slo": FAST}
     halved = {name: n // 2 if name in NVIDIA else n for name, n in asked["market"]["supply"].items()}
+    swept = {
+        f"agents promised {1e3 * tpot_s:g} ms": {
+            **asked,
+            "limits": free,
+            "traffic": {**asked["traffic"], "coding": {**coding, "slo": {**FAST, "tpot_s": tpot_s}}},
+        }
+        for tpot_s in PROMISED_S
+    }
     return {
         "free choice": {**asked, "limits": free},
         "a tenth on SRAM": asked,
-        "agents promised 3 ms": {**asked, "traffic": {**asked["traffic"], "coding": coding}},
-        "NVIDIA's supply halved": {**asked, "market": {**asked["market"], "supply": halved}},
+        "the same, NVIDIA halved": {**asked, "market": {**asked["market"], "supply": halved}},
+        "free, NVIDIA halved": {**asked, "limits": free, "market": {**asked["market"], "supply": halved}},
+        **swept,
     }
 
 
-def made(name: str, raw: dict[str, Any], folder: Path) -> Plan:
-    """A plan, from the folder where it is there."""
+class Answer(msgspec.Struct):
+    """What a plan says, without its explanations."""
+
+    usd_per_hour: float
+    bound_usd_per_hour: float
+    status: str
+    systems: dict[str, int]
+    sram: float
+    """Share of output tokens on SRAM chips."""
+    agents_there: float
+    """Share of coding requests on SRAM chips."""
+    turn_s: float
+    """A coding turn of mean length at median times."""
+    rate_per_s: float
+    tokens: tuple[float, float, float]
+    """Input, cached and output tokens of a mean coding turn."""
+
+
+def made(name: str, raw: dict[str, Any], folder: Path) -> Answer:
+    """The proved plan of a variant, from the folder where it is there."""
     file = folder / f"{name.replace(' ', '-')}.json"
     if not file.exists():
-        file.write_bytes(msgspec.json.encode(plan(parse_study(raw, str(HERE / "lab.toml")))))
-    return msgspec.json.decode(file.read_bytes(), type=Plan)
+        file.write_bytes(msgspec.json.encode(answer(parse_study(raw, str(HERE / "lab.toml")))))
+    return msgspec.json.decode(file.read_bytes(), type=Answer)
 
 
-def fleet(found: Plan) -> str:
+def answer(study: Study) -> Answer:
+    """Choose and prove."""
+    question = ask(study)
+    planner = make_planner(question, user_store())
+    bound = lower_bound(planner)
+    proved = prove(planner, Traffic(question), lambda said: print(said, file=sys.stderr))
+    if proved is None:
+        raise SystemExit(f"no fleet: {study.name}")
+    pools, tokens = proved.fleet.pools, proved.nominal.output_tokens.sum(axis=0)
+    sram = [pool.deployment.chip.kind == "sram" for pool in pools]
+    systems: dict[str, int] = {}
+    for pool in pools:
+        systems[pool.deployment.system.id] = systems.get(pool.deployment.system.id, 0) + pool.systems
+    coding = next(demand for demand in question.demands if demand.name == "coding")
+    inputs, cached, output = (float(column.mean()) for column in coding.lengths)
+    times = proved.nominal.latency["coding"]
+    return Answer(
+        usd_per_hour=fleet_cost(question, proved.fleet),
+        bound_usd_per_hour=bound,
+        status=proved.status,
+        systems=systems,
+        sram=float(tokens[sram].sum() / tokens.sum()),
+        agents_there=sum(p.serves.get("coding", 0.0) for p, there in zip(pools, sram, strict=True) if there),
+        turn_s=times["ttft_s"]["p50"] + (output - 1) * times["tpot_s"]["p50"],
+        rate_per_s=coding.rate_per_s,
+        tokens=(inputs, cached, output),
+    )
+
+
+def fleet(found: Answer) -> str:
     """Systems of a plan in short."""
-    counts: dict[str, int] = {}
-    for pool in found.fleet:
-        counts[pool.system] = counts.get(pool.system, 0) + pool.systems
-    return " + ".join(f"{n} {system}" for system, n in counts.items())
+    return " + ".join(f"{n} {system}" for system, n in found.systems.items())
 
 
-def sram_share(found: Plan, class_name: str | None = None) -> float:
-    """Share of output tokens (of a class's requests) on SRAM chips."""
-    sram = [pool for pool in found.fleet if pool.kind == "sram"]
-    if class_name is None:
-        return sum(pool.share_output_tokens for pool in sram)
-    return sum(pool.serves.get(class_name, 0.0) for pool in sram)
-
-
-def turn_s(found: Plan, output: float) -> float:
-    """Time of a coding turn of so many tokens at median times [s]."""
-    row = found.classes["coding"]
-    return row.ttft_s["p50"] + (output - 1) * row.tpot_s["p50"]
-
-
-def print_plans(plans: dict[str, Plan], output: float) -> None:
-    print(f"{'':<24}{'$/h':>6} {'bound':>6}  {'status':<15}{'SRAM':>6}{'agents there':>14}{'a turn':>9}  fleet")
+def print_plans(plans: dict[str, Answer]) -> None:
+    print(f"\n{'':<23}{'$/h':>5}{'bound':>6}  {'status':<9}{'SRAM':>6}{'agents':>8}{'turn':>8}  fleet")
     for name, found in plans.items():
-        cells = f"{found.usd_per_hour:>6.0f} {found.lower_bound_usd_per_hour:>6.0f}  {found.status:<15}"
-        cells += f"{sram_share(found):>6.1%}{sram_share(found, 'coding'):>14.1%}{turn_s(found, output):>8.2f}s"
-        print(f"{name:<24}{cells}  {fleet(found)}")
+        cells = f"{found.usd_per_hour:>5.0f}{found.bound_usd_per_hour:>6.0f}  {found.status:<9}"
+        cells += f"{found.sram:>6.1%}{found.agents_there:>8.1%}{found.turn_s:>7.2f}s"
+        print(f"{name:<23}{cells}  {fleet(found)}")
 
 
-def print_worth(
-    facts: Catalog, plans: dict[str, Plan], tokens: tuple[float, float, float], usd_per_hour: float
-) -> None:
+def print_worth(facts: Catalog, plans: dict[str, Answer], usd_per_hour: float) -> None:
     """What faster agents cost and earn: seconds saved, and what markets pay for speed."""
     slow, fast = plans["free choice"], plans["agents promised 3 ms"]
-    inputs, cached, output = tokens
-    rate = slow.classes["coding"].rate_per_s
-    saved_s = turn_s(slow, output) - turn_s(fast, output)
-    mtok = rate * (inputs - cached) * MTOK_PER_HOUR, rate * output * MTOK_PER_HOUR
-    usual, quick = facts.prices[STANDARD], facts.prices[FASTER]
-    bill = [
-        i.value * mtok[0] + o.value * mtok[1]
-        for i, o in (
-            (usual.input_usd_per_mtok, usual.output_usd_per_mtok),
-            (quick.input_usd_per_mtok, quick.output_usd_per_mtok),
-        )
-        if i and o
-    ]
+    inputs, cached, output = fast.tokens
+    saved_s = slow.turn_s - fast.turn_s
+    mtok = fast.rate_per_s * (inputs - cached) * MTOK_PER_HOUR, fast.rate_per_s * output * MTOK_PER_HOUR
+    bills = {}
+    for name in (STANDARD, FASTER):
+        price = facts.prices[name]
+        assert price.input_usd_per_mtok and price.output_usd_per_mtok
+        bills[name] = price.input_usd_per_mtok.value * mtok[0] + price.output_usd_per_mtok.value * mtok[1]
     multiple = facts.prices[CLOSED].price_multiple
-    print(f"more for the fast fleet             {fast.usd_per_hour - slow.usd_per_hour:>10,.0f} $/h")
-    print(f"a turn is shorter by                {saved_s:>10.2f} s, {rate:g} turns a second")
-    print(f"worth of that time at ${usd_per_hour:g} an hour   {saved_s * rate * usd_per_hour:>10,.0f} $/h")
-    print(f"coding tokens at {STANDARD.split('-')[1]}'s list price {bill[0]:>9,.0f} $/h (cached input free)")
-    print(f"more at {FASTER.split('-')[1]}'s                  {bill[1] - bill[0]:>10,.0f} $/h")
-    if multiple:
-        print(f"more at {multiple.value:g} times the price       {bill[0] * (multiple.value - 1):>13,.0f} $/h")
+    assert multiple
+    rows = {
+        "the fast fleet costs more, $/h": fast.usd_per_hour - slow.usd_per_hour,
+        f"time saved, at ${usd_per_hour:g} an hour, $/h": saved_s * fast.rate_per_s * usd_per_hour,
+        f"the tokens at {STANDARD}, $/h": bills[STANDARD],
+        f"more at {FASTER}, $/h": bills[FASTER] - bills[STANDARD],
+        f"more at {multiple.value:g} times the price ({CLOSED}), $/h": bills[STANDARD] * (multiple.value - 1),
+    }
+    print(f"\nagents: {fast.rate_per_s:g} turns a second, each {saved_s:.2f} s shorter; cached input is not billed")
+    for what, value in rows.items():
+        print(f"{what:<66}{value:>8,.0f}")
 
 
 def print_speeds(facts: Catalog) -> None:
@@ -144,19 +186,9 @@ def main() -> None:
     if chosen.only == "speeds":
         return
     chosen.plans.mkdir(exist_ok=True)
-    question = ask(parse_study(raw["free choice"], str(HERE / "lab.toml")))
-    coding = question.demands[0]
-    inputs, cached, output = (float(column.mean()) for column in coding.lengths)
     plans = {name: made(name, study, chosen.plans) for name, study in raw.items()}
-    print()
-    print_plans(plans, output)
-    print()
-    print_worth(facts, plans, (inputs, cached, output), coding.cls.value_of_time_usd_per_hour or 0.0)
-    print("\ncost by the TPOT promised to agents (simulated capacities, not proved)")
-    for point in plans["agents promised 3 ms"].frontier:
-        if point.class_name == "coding" and point.usd_per_hour is not None:
-            systems = " + ".join(f"{n} {system}" for system, n in point.systems.items())
-            print(f"{1e3 * point.tpot_s:>6.1f} ms {point.usd_per_hour:>6.0f} $/h  {systems}")
+    print_plans(plans)
+    print_worth(facts, plans, raw["free choice"]["traffic"]["coding"]["value_of_time_usd_per_hour"])
 
 
 if __name__ == "__main__":

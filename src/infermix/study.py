@@ -56,9 +56,10 @@ def write_plan_files(study: str | Path | Study, made: Plan, folder: Path) -> lis
 
 def quote(study: str | Path | Study, offer: str | Path, *, progress: Progress | None = None) -> Quote:
     """A vendor's offer against a study's traffic: break-even price, odds of being right, what to ask for instead."""
+    from infermix.plan.cache import user_store
     from infermix.plan.quote.run import quote as answer
 
-    return answer(_opened(study), offer, progress)
+    return answer(_opened(study), offer, progress, user_store())
 
 
 def design(path: str | Path, *, progress: Progress | None = None) -> Design:

@@ -29,7 +29,7 @@ from infermix.plan.quote.draws import NOMINAL, Draws
 from infermix.plan.solve import Planner
 from infermix.silicon.draw import triangular
 
-GAP = 2e-3
+GAP = 5e-3
 """Relative gap to which the program is solved, at most."""
 LEAST_GAP = 1e-5
 OF_THE_BILL = 0.02

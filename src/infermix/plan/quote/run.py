@@ -16,6 +16,7 @@ from infermix.cost.rent import HourlyPrice
 from infermix.cost.rent import Terms as CostTerms
 from infermix.cost.tco import annuity_usd_per_hour, energy_usd_per_hour
 from infermix.errors import InputError, NoAnswer, located, near_miss
+from infermix.plan.cache import Store
 from infermix.plan.offers import Offer
 from infermix.plan.problem import Study
 from infermix.plan.question import Demand, Question, ask
@@ -41,8 +42,10 @@ COMPARED = (
 )
 
 
-def quote(study: Study, offer_path: str | Path, say: Progress | None = None) -> Quote:
-    """An offer held against a study.
+def quote(
+    study: Study, offer_path: str | Path, say: Progress | None = None, store: Store | None = None
+) -> Quote:  # fmt: skip
+    """An offer held against a study; capacities that were simulated before are read from ``store``.
 
     Raises
     ------
@@ -55,9 +58,9 @@ def quote(study: Study, offer_path: str | Path, say: Progress | None = None) -> 
     offer = load_offer(offer_path)
     question = _question(study, offer, str(offer_path))
     told("options")
-    planner = make_planner(question)
+    planner = make_planner(question, store)
     draws = draw(offer, question)
-    simulate_all(planner, tuple({1.0, *ends(offer.ranges.demand)}), told)
+    simulate_all(planner, (1.0,), told)
     _mixes(planner)
     price = _price(study, offer, question, str(offer_path))
     return _answer(study, offer, planner, draws, price, told)
