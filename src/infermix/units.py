@@ -133,6 +133,9 @@ _CHIP: dict[str, tuple[str, float]] = {
     "FLOP/byte": ("FLOP/byte", 1.0),
     "byte/FLOP": ("byte/FLOP", 1.0),
     "us": ("s", 1e-6),
+    "s": ("s", 1.0),
+    "A/mm2": ("A/mm2", 1.0),
+    "V": ("V", 1.0),
 }
 """Units in which the chip trade counts, and what ``silicon`` keeps: mm2, USD, weeks; bytes, watts and joules."""
 MONTHS_PER_YEAR = 12

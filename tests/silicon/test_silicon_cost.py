@@ -127,6 +127,22 @@ class TestConstants:
             assert item.source and set(item.source) <= set(sources()), item.id
             assert item.date and item.confidence in "ABC", item.id
 
+    def test_every_node_has_what_an_answer_needs(self) -> None:
+        """All but a wafer of one's own, and power on 14 nm, which are refused by name where they are asked for."""
+        needed = {
+            "wafer_usd", "defects_per_mm2", "sram_mm2_per_byte", "sram_small_mm2_per_byte", "mac_mm2_s_per_flop",
+            "joule_per_flop", "hbm_phy_mm2", "masks_usd", "design_usd", "fab_weeks", "euv_passes",
+        }  # fmt: skip
+        lacking = {f"{node}/{name}" for node in constants().shelves("nodes") for name in needed
+                   if f"nodes/{node}/{name}" not in constants()}  # fmt: skip
+        assert lacking == {"n14/joule_per_flop"}
+
+    @pytest.mark.parametrize(("old", "new"), [("n7", "n6"), ("n3", "n2")])
+    def test_a_node_that_is_scaled_is_no_worse_and_no_surer(self, old: str, new: str) -> None:
+        for name in ("mac_mm2_s_per_flop", "sram_mm2_per_byte", "joule_per_flop", "hbm_phy_mm2"):
+            before, after = (constants()[f"nodes/{node}/{name}"] for node in (old, new))
+            assert after.value <= before.value and after.confidence == "C", name
+
     def test_every_recalled_constant_is_of_the_lowest_confidence(self) -> None:
         assert all(item.confidence == "C" for item in constants().values() if item.source == ("recalled",))
 
@@ -154,7 +170,6 @@ stacks = 5
         ("stacks = 5", "stacks = 8", ["chip.stacks", "more HBM than the shoreline", "8", "at most 6"]),
         ("stacks = 5", "stacks = 5\ntdp_w = 2000", ["more heat than can be cooled", "2.46", "1.1 W/mm2"]),
         ('node = "n4"', 'node = "n1"', ["chip.node", "no constants for this node", "'n1'", "n2, n3", "did you mean"]),
-        ('node = "n4"', 'node = "n6"', ["nodes/n6 has no sram_mm2_per_byte", "take another"]),
         ("stacks = 5", "stacks = 5\ndefects_per_cm2 = 0.0011", ["defects_per_cm2", "0.0011", "0.11 per cm2"]),
         ("stacks = 5", "stacks = 5\nvolume_units = -1000", ["chip.volume_units", "above 0", "-1000"]),
         ("stacks = 5", "stacks = -5", ["chip.stacks", "negative", "-5"]),
@@ -187,6 +202,15 @@ def test_chips_that_cannot_be(told: Told, old: str, new: str, must: list[str]) -
     assert text != CHIP
     message = told(text, "cost")
     assert all(part in message for part in must), message
+
+
+@pytest.mark.parametrize("node", ["n6", "n3", "n2"])
+def test_a_node_without_a_real_chip_says_so(node: str) -> None:
+    chip = msgspec.structs.replace(real_chips()["h100-sxm"], node=node, id="", area_mm2=None, tdp_w=None)
+    found = cost_of(msgspec.structs.replace(chip, tflops=600, stacks=4), constants(), "x")
+    assert found.unit_usd.p10 < found.unit_usd.p90 and found.power_w
+    assert any(f"on {node} are scaled" in said for said in found.missing)
+    assert not any("scaled" in said for said in cost_of(_chip(), constants(), "x").missing)
 
 
 @pytest.mark.parametrize("flag", ["stitched", "wafer_scale"])

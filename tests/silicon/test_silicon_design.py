@@ -138,7 +138,7 @@ class TestSmall:
     ("old", "new", "must"),
     [
         ('"n5", "n3"', '"n5", "n1"', ["s.toml: space.node", "'n1'", "did you mean"]),
-        ('"n5", "n3"', '"n6"', ["s.toml: space.node", "nodes/n6 has no"]),
+        ('"n5", "n3"', '"n14"', ["s.toml: space.node", "nodes/n14 has no joule_per_flop", "take another"]),
         ("sram_mb = [64, 600]", "sram_mb = [-64]", ["space.sram_mb", "negative", "-64"]),
         ("sram_mb = [64, 600]", "sram_mb = []", ["s.toml: space", "empty"]),
         ('hbm = ["hbm3e"]', 'hbm = ["hbm9"]', ["space.hbm", "'hbm9'"]),

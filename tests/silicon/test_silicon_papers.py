@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from infermix.silicon import carbon, compass, defects, demand, die, package, program, screen, wafer
+from infermix.silicon import build, carbon, catch, compass, defects, demand, die, package, program, screen, wafer
+from infermix.silicon.chip import Chip
+from infermix.silicon.constants import constants
+from infermix.silicon.draw import Draw
 from infermix.silicon.papers import published
 from infermix.silicon.tco import Site, interest_usd, tco
 
@@ -50,6 +53,29 @@ class TestLLMCompass:
         }  # fmt: skip
         assert round(sum(parts.values()), 3) == 4.102
 
+    @pytest.mark.parametrize(
+        ("edition", "die_", "whole", "percent"),
+        [
+            ("ga100", GA100, 822.7, {"cores": 10, "crossbar": -23, "buffer": -5, "memory_phys": 8,
+                                     "memory_control": 8, "link_phys": 8}),
+            ("aldebaran", ALDEBARAN, 720.0, {"cores": -7, "crossbar": 32, "buffer": -38, "memory_phys": 0,
+                                             "memory_control": -5, "link_phys": 0, "link_control": -42}),
+        ],
+    )  # fmt: skip
+    def test_against_measured_dies(
+        self, edition: str, die_: compass.Die, whole: float, percent: dict[str, int]
+    ) -> None:
+        """Errors of a part cancel: the whole is nearer than most of its parts."""
+        p = published("llmcompass", edition)
+        parts = compass.die_parts_mm2(die_, p)
+        real = {name: p[f"die_{name}_mm2"] for name in [*parts, "other"]}
+        assert round(sum(real.values()), 1) == whole
+        assert {n: round(100 * (parts[n] / real[n] - 1)) for n in parts if real[n]} == percent
+        assert sum(parts.values()) == pytest.approx(whole, rel=0.08)
+        core = sum(compass.core_parts_mm2(die_, p).values())
+        assert core == pytest.approx(p["core_mm2"], rel=0.1)
+        assert die_.cores * p["core_mm2"] == pytest.approx(real["cores"], rel=0.015)
+
     def areas(self) -> np.ndarray:
         p = published("llmcompass")
         return np.array([compass.compute_mm2(d, p) + compass.io_mm2(d, p) for d in (GA100, LATENCY, THROUGHPUT)])
@@ -87,6 +113,38 @@ class TestLLMCompass:
         assert dies.round().tolist() == [339, 134, 309]
         assert self.perf_per_usd(None, dies).round(2).tolist() == [1.0, 1.23, 2.76]
         assert round(self.perf_per_usd("corrected", dies)[2], 2) == 0.83
+
+
+class TestOurAreasOnGA100:
+    """The area budget that prices chips (E10), on the measured die: its interfaces fit, its cores do not.
+
+    A rate of 16-bit arithmetic says nothing of 64-bit and vector units, nor SRAM of the tags and network of a cache.
+    """
+
+    P = published("llmcompass", "ga100")
+    CHIP = Chip(node="n7", tflops=312 * 128 / 108, sram_mb=(48 + 24) * MIB / 1e6, hbm="hbm2", stacks=6, links=12)
+
+    def areas(self, **values: float) -> build.Area:
+        return build.area(self.CHIP, Draw(constants(), {f"nodes/n7/{k}": F(v) for k, v in values.items()}))
+
+    def test_memory_and_link_interfaces_within_an_eighth(self) -> None:
+        found = self.areas()
+        memory = self.P["die_memory_phys_mm2"] + self.P["die_memory_control_mm2"]
+        assert float(found.hbm_phys) / memory - 1 == pytest.approx(0.11, abs=0.005)
+        assert float(found.links) / self.P["die_link_phys_mm2"] - 1 == pytest.approx(-0.08, abs=0.005)
+        assert constants()["nodes/n7/hbm_phy_mm2"].low == pytest.approx(memory / 6, abs=0.05)
+
+    def test_its_cache_takes_five_times_the_sram(self) -> None:
+        sram = 48 * MIB * constants()["nodes/n7/sram_mm2_per_byte"].value
+        assert self.P["die_buffer_mm2"] / sram == pytest.approx(5.3, abs=0.05)
+
+    def test_the_whole_is_a_third_too_small_and_right_at_the_range_of_arithmetic(self) -> None:
+        real = sum(value for name, value in self.P.items() if name.startswith("die_"))
+        assert float(self.areas().total()) / real - 1 == pytest.approx(-0.32, abs=0.005)
+        high = constants()["nodes/n7/mac_mm2_s_per_flop"].high
+        cores = self.P["die_cores_mm2"] - 24 * MIB * constants()["nodes/n7/sram_mm2_per_byte"].value
+        assert high == pytest.approx(cores / (self.CHIP.tflops * 1e12), rel=0.005)
+        assert float(self.areas(mac_mm2_s_per_flop=high).total()) == pytest.approx(real, rel=0.1)
 
 
 class TestChipletActuary:
@@ -316,6 +374,72 @@ def test_act_a_die_of_814_mm2_in_taiwan(node: str, kg: float) -> None:
     gas = (p[f"gas95_{node}"] + p[f"gas99_{node}"]) / 2
     found = carbon.die_kg(F(814), F(p["kg_per_kwh"]), F(p[f"kwh_{node}"]), F(gas), F(p["materials"]), F(p["fab_yield"]))
     assert round(float(found), 2) == kg
+
+
+LOGIC = {"active": 1, "advanced": 2, "intermediate": 2, "global": 2}
+MEMORY = catch.Chip(10, 0, 10, LOGIC, {"ucie": 4, "gpio": 100}, "organic")
+CPU = catch.Chip(10, 1, 100, LOGIC, {"ucie": 4, "gpio": 110}, "silicon", (MEMORY,))
+GPU = catch.Chip(10, 1, 100, LOGIC, {"ucie": 4, "gpio": 10}, "organic")
+SIP = catch.Chip(0, 0, 0, {"substrate": 1, "global": 6}, {}, "silicon", (CPU, GPU))
+
+
+class TestCatch:
+    """CATCH's demonstration: a memory on a CPU, and that beside a GPU, on an interposer."""
+
+    P = published("catch")
+
+    def test_its_printed_cost(self) -> None:
+        assert round(catch.unit_usd(SIP, self.P), 5) == 66.18085
+
+    def test_its_parts(self) -> None:
+        layers = [catch.layers_usd(chip, "silicon", self.P) for chip in (MEMORY, CPU, GPU, SIP)]
+        bonding = [catch.bonding_usd(chip, self.P) for chip in (CPU, SIP)]
+        once = catch.once_usd(SIP, self.P) / self.P["units"]
+        assert round(once, 3) == 2.072  # 20 mm2 of logic at 100,000 USD, and masks, over a million units
+        assert sum(layers) + sum(bonding) + once == pytest.approx(66.18085, abs=5e-6)
+        assert bonding[1] == pytest.approx(2 * bonding[0])
+
+    def test_what_asks_for_room(self) -> None:
+        """The memory and the GPU hold the most, the CPU and the interposer lie under others, pads bind nowhere."""
+        areas = [catch.area_mm2(chip, "silicon", self.P) for chip in (MEMORY, CPU, GPU, SIP)]
+        held = [catch.held_mm2(chip, self.P) for chip in (MEMORY, CPU, GPU, SIP)]
+        assert (areas[0], areas[2]) == (held[0], held[2])
+        assert areas[1] == pytest.approx((np.sqrt(areas[0]) + 0.1 + 0.2) ** 2) and areas[1] > held[1]
+        upon = (np.sqrt(areas[1]) + 0.1) ** 2 + (np.sqrt(areas[2]) + 0.1) ** 2
+        assert areas[3] == pytest.approx((np.sqrt(upon) + 0.2) ** 2)
+        pads = [catch.pads_mm2(chip, "silicon", self.P) for chip in (MEMORY, CPU, GPU, SIP)]
+        assert all(pad < area for pad, area in zip(pads, areas, strict=True))
+
+    def test_it_pays_for_no_defect_because_it_tests_nothing(self) -> None:
+        """Three units in ten of those 66 USD do not work; tested, as its free tests do, a unit costs 73."""
+        assert catch.made(SIP, "silicon", self.P).good == pytest.approx(0.72, abs=0.005)
+        tested = published("catch", "tested")
+        assert catch.made(SIP, "silicon", tested).good == pytest.approx(1)
+        assert catch.unit_usd(SIP, tested) == pytest.approx(73.3, abs=0.05)
+
+    @pytest.mark.parametrize("area", [13.11752, 15.3806, 32.16285, 100.0, 600.0])
+    def test_its_count_of_squares_against_squares_that_are_laid_out(self, area: float) -> None:
+        found = wafer.squares_from_rim(area, 300, 0.13, 0.1)
+        laid = laid_out(area, 149.9, 0.13)
+        assert 0.985 * laid <= found <= laid
+        side = np.sqrt(F(area))
+        exact = float(wafer.dies_grid(side, side, F(300), F(0.13), F(0.1)))
+        assert found == pytest.approx(exact, rel=0.01, abs=1)
+
+
+def laid_out(area: float, radius: float, scribe: float) -> int:
+    """Most squares on grids that touch the rim on the left, each square looked at by itself."""
+    side = np.sqrt(area)
+    pitch, most = side + scribe, 0
+    for rows in range(1, int(2 * radius / pitch)):
+        left = -np.sqrt(max(radius**2 - ((rows * pitch - scribe) / 2) ** 2, 0))
+        x = left + np.arange(int(2 * radius / pitch) + 1) * pitch
+        count = int(2 * radius / pitch) + 2
+        y = -(rows * pitch - scribe) / 2 + (np.arange(count) - (count - rows) // 2) * pitch
+        far_x = np.maximum(x**2, (x + side) ** 2)
+        far_y = np.maximum(y**2, (y + side) ** 2)
+        most = max(most, int(np.count_nonzero(far_x[:, None] + far_y <= radius**2 + 1e-9)))
+    return most
 
 
 class TestTheNotesOwnFigures:

@@ -20,7 +20,7 @@ from infermix.perf.figures import of_model
 from infermix.perf.operating import Load, Points
 from infermix.perf.sweep import Refusal, Wish, curves
 from infermix.silicon import build
-from infermix.silicon.chip import Chip, real_chips
+from infermix.silicon.chip import Chip, anchored, real_chips
 from infermix.silicon.constants import Constants, sources
 from infermix.silicon.draw import Draw
 from infermix.silicon.ledger import Line, confidence, ledger
@@ -44,8 +44,8 @@ SPEEDS = (20.0, 50.0, 100.0, 200.0, 400.0, 800.0)
 CONTEXTS = (4_000, 32_000, 100_000)
 STEP_MM2 = 50.0
 SYNC_S = 1e-6
-NEWER = {"n7": "n5", "n5": "n3", "n4": "n3"}
-OLDER = {"n3": "n5", "n4": "n7", "n5": "n7"}
+NEWER = {"n7": "n5", "n6": "n5", "n5": "n3", "n4": "n3", "n3": "n2"}
+OLDER = {"n2": "n3", "n3": "n5", "n4": "n7", "n5": "n7", "n6": "n7"}
 HULL_SLACK = 0.25
 
 
@@ -149,7 +149,7 @@ def design(asked: Question) -> tuple[Design, list[Candidate]]:
         ledger=list(lines),
         sources={id_: sources()[id_].text for line in lines for id_ in line.source},
         confidence=confidence(lines),
-        assumptions=_assumptions(),
+        assumptions=_assumptions(asked.space.node),
         figures=_figures(asked, ranked),
     ), ranked
 
@@ -418,12 +418,16 @@ def _figures(asked: Question, found: Sequence[Candidate]) -> list[str]:
     return of_family + [id_ for model in models for id_ in of_model(catalog().models[model])]
 
 
-def _assumptions() -> list[str]:
+def _assumptions(nodes: Sequence[str]) -> list[str]:
     efficiencies = (
         "Designed chips with HBM take the efficiencies of announced chips, which nobody measured; SRAM chips those of "
         "Groq's, calibrated on single users: costs of SRAM under concurrency are arithmetic."
     )
-    return [
+    told = [
         efficiencies,
         "Costs of a token are chip time at the stated load; a fleet that waits for its traffic costs more.",
     ]
+    scaled = sorted(set(nodes) - anchored())
+    if scaled:
+        told.append(f"Areas and power on {', '.join(scaled)} are scaled: no real chip was there to hold them against.")
+    return told

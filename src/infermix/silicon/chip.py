@@ -82,6 +82,15 @@ def real_chips() -> dict[str, Chip]:
     return {id_: convert(Chip, {"id": id_, **table}, f"{file}: {id_}") for id_, table in raw.items()}
 
 
+def anchored() -> set[str]:
+    """Nodes of real chips, on which areas and power could be held against something.
+
+    >>> "n4" in anchored(), "n2" in anchored()
+    (True, False)
+    """
+    return {chip.node for chip in real_chips().values()}
+
+
 def read_chip(raw: Raw, where: str, table: Constants) -> Chip:
     """The chip of a file: ``chip = "h100-sxm"`` with what ``[change]`` says, or a ``[chip]`` table of one's own."""
     said: Any = raw.get("chip")

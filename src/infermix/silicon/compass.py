@@ -77,15 +77,26 @@ def core_parts_mm2(die: Die, p: Mapping[str, float]) -> dict[str, float]:
     }
 
 
+def die_parts_mm2(die: Die, p: Mapping[str, float]) -> dict[str, float]:
+    """Area of a die by part: PHYs as they are, controllers and crossbar by density."""
+    density = p[f"logic_density_{die.node}"]
+    return {
+        "cores": die.cores * sum(core_parts_mm2(die, p).values()),
+        "crossbar": die.cores * p["crossbar"] / density,
+        "buffer": cache_mm2(die.buffer_bytes, p[f"sram_bit_{die.node}"], p),
+        "memory_phys": die.memory_units * p[f"{die.memory}_phy"],
+        "memory_control": die.memory_units * p[f"{die.memory}_control"] / density,
+        "link_phys": die.links * p[f"{die.link}_phy"],
+        "link_control": die.links * p[f"{die.link}_control"] / density,
+    }
+
+
 def compute_mm2(die: Die, p: Mapping[str, float]) -> float:
     """Area of all cores with their crossbar."""
-    crossbar = p["crossbar"] / p[f"logic_density_{die.node}"]
-    return die.cores * (sum(core_parts_mm2(die, p).values()) + crossbar)
+    parts = die_parts_mm2(die, p)
+    return parts["cores"] + parts["crossbar"]
 
 
 def io_mm2(die: Die, p: Mapping[str, float]) -> float:
-    """Area of the shared buffer, and of memory and link interfaces: PHYs as they are, controllers by density."""
-    density = p[f"logic_density_{die.node}"]
-    memory = die.memory_units * (p[f"{die.memory}_phy"] + p[f"{die.memory}_control"] / density)
-    links = die.links * (p[f"{die.link}_phy"] + p[f"{die.link}_control"] / density)
-    return cache_mm2(die.buffer_bytes, p[f"sram_bit_{die.node}"], p) + memory + links
+    """Area of the shared buffer, and of memory and link interfaces."""
+    return sum(die_parts_mm2(die, p).values()) - compute_mm2(die, p)

@@ -14,7 +14,7 @@ from infermix.catalog.load import catalog
 from infermix.catalog.parse import Raw, check_keys, toml
 from infermix.errors import InputError, located
 from infermix.silicon import build, package, wafer
-from infermix.silicon.chip import Chip, read_chip
+from infermix.silicon.chip import Chip, anchored, read_chip
 from infermix.silicon.constants import Constants, constants, sources
 from infermix.silicon.draw import Draw, drawn, exact
 from infermix.silicon.ledger import Line, Spread, confidence, ledger, spread
@@ -276,6 +276,8 @@ def _missing(chip: Chip, table: Constants) -> tuple[str, ...]:
         said.append("packaging, cooling and connectors: no public figure")
     if f"nodes/{chip.node}/joule_per_flop" not in table:
         said.append(f"power: no public energy of a FLOP on {chip.node}")
+    if chip.node not in anchored():
+        said.append(f"areas and power on {chip.node} are scaled: no real chip on it to hold them against")
     if chip.stacks == 0 and chip.sram_tb_per_s is None:
         said.append("bandwidth of SRAM follows from its size, as on three chips that exist")
     return tuple(said)

@@ -87,6 +87,32 @@ def squares_in_rows(area_mm2: float, diameter_mm: float, gap_mm: float) -> int:
     return max(rows(side / 2 + shift) + rows(3 * side / 2 - shift) for shift in shifts)
 
 
+def squares_from_rim(area_mm2: float, diameter_mm: float, scribe_mm: float, edge_mm: float) -> int:
+    """Squares of the best grid whose first column touches the rim, as CATCH counts dies (E3, kept for its figures).
+
+    The first column has some rows, as many above the middle as below; rows beyond it start where the rim lets them.
+    """
+    pitch, radius = float(np.sqrt(area_mm2)) + scribe_mm, diameter_mm / 2 - edge_mm
+
+    def half_chord(height: Floats) -> Floats:
+        return np.sqrt(np.maximum(radius**2 - height**2, 0))
+
+    def squares(first_rows: int) -> int:
+        """Squares of the grid whose first column has so many rows."""
+        top = np.asarray((first_rows * pitch - scribe_mm) / 2)
+        half = half_chord(top)
+        across = np.floor((2 * half + scribe_mm) / pitch)
+        low = np.arange(first_rows) * pitch - top
+        corner = np.maximum(low**2, (low + pitch) ** 2) + ((across + 1) * pitch - half) ** 2
+        beyond = half_chord(np.arange(float(top) + pitch, radius, pitch))
+        free = 2 * beyond - (np.ceil((half - beyond) / pitch) * pitch - (half - beyond))
+        one_more = np.count_nonzero(corner <= radius**2)
+        return int(first_rows * across + one_more + 2 * np.floor(free / pitch).sum())
+
+    most = half_chord(half_chord(np.asarray(pitch / 2)) - pitch)  # taller columns leave room for one before them
+    return max(squares(rows) for rows in range(1, int(np.ceil(2 * most / pitch))))
+
+
 def litho_factor(area_mm2: Floats, field_mm2: Floats, litho_share: Floats) -> Floats:
     """Cost of a wafer where dies fill the scanner's field badly, over that where they fill it (CATCH).
 
