@@ -282,6 +282,19 @@ def test_what_does_not_go_with_the_study_is_named(tmp_path: Path) -> None:
         asked(tmp_path, 'system = "h100x1000"\nusd_per_hour = 1\n')
 
 
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"limits": {"rationing": True}}, "limits.rationing"),
+        ({"objective": {"maximise": "profit_usd_per_hour"}}, "objective.maximise"),
+        ({"traffic": {"chat": {**CHAT, "least_served": 0.5}}}, "traffic.chat.least_served"),
+    ],
+)
+def test_studies_that_leave_traffic_unserved_are_refused(tmp_path: Path, changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(InputError, match=key):
+        asked(tmp_path, TWO + "usd_per_hour = 2.9\n", small(**changes))
+
+
 def test_a_number_or_its_ends() -> None:
     offer = parse_offer({"system": "cs3", "usd_per_hour": 1.0, "equity": {"usd": 5.0}}, "o.toml")
     assert isinstance(offer, VendorOffer) and offer.equity is not None

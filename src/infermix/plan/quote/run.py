@@ -69,6 +69,7 @@ def quote(
 def _question(study: Study, offer: VendorOffer, where: str) -> Question:
     """The study at nominal speeds, with the offered system on its market even where it was not."""
     nominal = msgspec.structs.replace(study, prove=msgspec.structs.replace(study.prove, speeds="nominal"))
+    _check_whole(study)
     question = ask(nominal)
     for name in offer.classes:
         if name not in question.class_names:
@@ -85,6 +86,16 @@ def _question(study: Study, offer: VendorOffer, where: str) -> Question:
     chip = question.catalog.chips[system.chip]
     added = Offer(system, chip, HourlyPrice(offer.usd_per_hour or 1.0, "offered", ()), 0, power)
     return replace(question, offers=(*question.offers, added))
+
+
+def _check_whole(study: Study) -> None:
+    """What serving all of the traffic costs is compared, so all of it must be served."""
+    partial = [f"traffic.{name}.least_served" for name, cls in study.traffic.items() if cls.least_served is not None]
+    partial += ["limits.rationing"] * study.limits.rationing
+    partial += ["objective.maximise"] * (study.objective.maximise is not None)
+    if partial:
+        what = "an offer is judged by what serving all of the traffic costs"
+        raise InputError(what, where=f"{study.path}: {partial[0]}", mend="leave it out of the study for a quote")
 
 
 def _check_promise(offer: VendorOffer, question: Question, name: str, where: str) -> None:
