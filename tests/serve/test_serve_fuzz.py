@@ -11,6 +11,8 @@ import json
 import os
 import random
 
+import pytest
+
 from infermix.serve.openai import CHAT
 from tests.serve.fake_backend import CHAT_BODY, STREAM_BODY, FakeBackend, fleet
 from tests.serve.raw import HOST, body_of, post, run, send, status_of
@@ -105,6 +107,7 @@ def _is_whole(answer: bytes) -> bool:
     return bool(found) and bool(length) and len(body) >= int(length[0][16:])
 
 
+@pytest.mark.uncompiled_s(300)
 def test_no_bytes_crash_the_gateway_or_reach_a_backend_half_read() -> None:
     wrong: list[tuple[str, bytes, bytes]] = []
 

@@ -77,3 +77,5 @@ def test_the_request_log_is_read_by_backtest_and_by_studies(tmp_path: Path) -> N
     assert len(timed.requests) == 40
     trace = read_trace(log)
     assert len(trace.output_tokens) == 40 and trace.output_tokens.tolist() == [6] * 40
+    some = read_trace(log, only={"kind": ("a",)})
+    assert len(some.output_tokens) == 20

@@ -80,8 +80,10 @@ class Backend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     usd_per_mtok_input: float | None = None
     usd_per_mtok_cached: float | None = None
     usd_per_mtok_output: float | None = None
-    provider: str | None = None
-    """A vendor whose list prices the catalogue knows."""
+    price: str | None = None
+    """Id of a list price of the catalogue (``infermix catalog list prices``), for the prices that are not stated."""
+    provider: str = ""
+    """Whose API it is, as metrics and headers name it where there is no system."""
     serves: dict[str, float] = {}
     """Class → share of its requests that the plan sends to the pool; empty: every class."""
     max_inflight: int | None = None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 
 from infermix.catalog.load import Catalog
-from infermix.errors import located
+from infermix.errors import InputError, located, near_miss
 from infermix.fleet import Fleet, make_fleet
 from infermix.serve.config import Backend, GatewayFile
 from infermix.sim.specs import specs_at
@@ -22,6 +23,31 @@ TYPICAL_PROMPT_TOKENS = 1000
 def instances_of(file: GatewayFile) -> list[Backend]:
     """Backends in the order of instances: pool by pool, as they are written."""
     return [b for name in file.pools for b in file.backends if b.pool_name == name]
+
+
+def with_list_prices(file: GatewayFile, catalog: Catalog) -> GatewayFile:
+    """The file with prices of tokens from the catalogue where a backend names one; what it states itself stays."""
+    return msgspec.structs.replace(file, backends=[_priced(b, catalog, file.path) for b in file.backends])
+
+
+def _priced(backend: Backend, catalog: Catalog, where: str) -> Backend:
+    if backend.price is None:
+        return backend
+    here = f"{where}: backends.{backend.name}.price"
+    if backend.price not in catalog.prices:
+        raise InputError(
+            "unknown price", where=here, value=backend.price, mend=near_miss(backend.price, catalog.prices)
+        )
+    found = catalog.prices[backend.price]
+    if found.input_usd_per_mtok is None or found.output_usd_per_mtok is None:
+        raise InputError("not a price of tokens", where=here, value=backend.price, allowed="an offer of basis api")
+    stated = (backend.usd_per_mtok_input, backend.usd_per_mtok_output)
+    read, written = (
+        figure.value if own is None else own
+        for own, figure in zip(stated, (found.input_usd_per_mtok, found.output_usd_per_mtok), strict=True)
+    )
+    provider = backend.provider or found.provider
+    return msgspec.structs.replace(backend, usd_per_mtok_input=read, usd_per_mtok_output=written, provider=provider)
 
 
 def fleet_of(file: GatewayFile, catalog: Catalog) -> Fleet:

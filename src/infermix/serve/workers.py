@@ -21,7 +21,7 @@ from infermix.serve.config import GatewayFile
 from infermix.serve.gateway import Gateway
 from infermix.serve.http1 import Server
 from infermix.serve.merge import Snapshots
-from infermix.serve.pools import pool_specs
+from infermix.serve.pools import pool_specs, with_list_prices
 from infermix.serve.scrape import scrape_forever
 from infermix.serve.shared import Shared
 from infermix.sim.state import PoolSpec
@@ -35,7 +35,7 @@ Load = Callable[[], GatewayFile]
 
 def serve(load: Load, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; ``load`` reads the file, now and at every reload."""
-    file = load()
+    file = with_list_prices(load(), catalog())
     specs = pool_specs(file, catalog())
     if file.gateway.workers == 1:
         _run_loop(_work(file, specs, load, say, 0, None, None))
@@ -118,7 +118,7 @@ class _Worker:
     def _reload(self) -> None:
         """Read the file again: new requests go by it, those under way end as they began."""
         try:
-            file = self._load()
+            file = with_list_prices(self._load(), catalog())
             gateway = self._made(file, pool_specs(file, catalog()))
         except InfermixError as fault:
             self._say(f"reload refused, going on as before: {fault}")

@@ -57,7 +57,7 @@ def read_log(file: Path, where: str) -> tuple[dict[str, list[Any]], dict[str, in
     InputError
         A line that is no JSON object, or an answered request without a time or token counts.
     """
-    names = ("t_s", "input_tokens", "output_tokens", "cached_tokens", "service_s", "model")
+    names = ("t_s", "input_tokens", "output_tokens", "cached_tokens", "service_s", "model", "kind")
     columns: dict[str, list[Any]] = {name: [] for name in names}
     failed = 0
     for number, record in _records(file, where):
@@ -96,8 +96,8 @@ def _layers(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield from _layers(inner)
 
 
-def _row(record: dict[str, Any], where: str) -> tuple[float, int, int, int, float | None, str] | None:
-    """Time, tokens, service time and model of a line; None for a request that failed."""
+def _row(record: dict[str, Any], where: str) -> tuple[float, int, int, int, float | None, str, str] | None:
+    """Time, tokens, service time, model and class of a line; None for a request that failed."""
     layers = list(_layers(record))
     usage = next((layer["usage"] for layer in layers if isinstance(layer.get("usage"), dict)), None)
     usage = usage or next((layer for layer in layers if any(name in layer for name in _INPUTS)), None)
@@ -116,8 +116,10 @@ def _row(record: dict[str, Any], where: str) -> tuple[float, int, int, int, floa
         raise InputError("no time", where=where, value=sorted(record)[:8], allowed=f"one of {', '.join(_TIMES)}")
     end = _time(layers, _ENDS, where)
     counts = [_tokens(usage, names, where) for names in (_INPUTS, _OUTPUTS)]
-    model = next((layer["model"] for layer in layers if isinstance(layer.get("model"), str)), "")
-    return start, counts[0], counts[1], _cached(layers, usage, where), None if end is None else end - start, model
+    model, kind = (
+        next((layer[name] for layer in layers if isinstance(layer.get(name), str)), "") for name in ("model", "class")
+    )
+    return start, counts[0], counts[1], _cached(layers, usage, where), None if end is None else end - start, model, kind
 
 
 def _failed(layers: list[dict[str, Any]]) -> bool:
