@@ -245,7 +245,7 @@ def agree(made: Made) -> Answer | None:
     assert found.loss_usd_per_hour == pytest.approx(expected.loss, abs=0.005)
     for tier, tokens in zip(sorted({d.cls.tier for d in of.demands}), expected.unmet, strict=False):
         mine = [d for d in of.demands if d.cls.tier == tier]
-        unmet = found.unmet or {}
+        unmet = found.unmet
         got = sum(d.mean_output * slot.weight * unmet.get(d.name, [0.0] * len(of.slots))[s]
                   for d in mine for s, slot in enumerate(of.slots))  # fmt: skip
         assert got == pytest.approx(tokens, abs=1e-3)

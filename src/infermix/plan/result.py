@@ -178,6 +178,54 @@ class FrontierPoint(msgspec.Struct, kw_only=True):
     systems: dict[str, int]
 
 
+class ContractPlan(msgspec.Struct, kw_only=True):
+    """Systems had under a contract."""
+
+    name: str
+    system: str
+    region: str
+    systems: tuple[int, ...]
+    """In each slot."""
+    usd_per_hour: float
+    """Of one system."""
+    basis: str
+    capital_usd: float
+    """Of all systems that are bought."""
+
+
+class ApiPlan(msgspec.Struct, kw_only=True):
+    """What is bought of an API."""
+
+    name: str
+    vendor: str
+    model: str
+    serves: dict[str, float]
+    """Class → share of its requests over the day."""
+    usd_per_hour: float
+    share_output_tokens: float
+
+
+class SlotPlan(msgspec.Struct, kw_only=True):
+    """A slot: its fleet, who is served by what, and the proof."""
+
+    name: str
+    hour: int | None
+    hours: float
+    scenario: str
+    probability: float
+    status: str
+    rates_per_s: dict[str, float]
+    """Class → requests a second that are asked for."""
+    instances: dict[str, int]
+    """Pool → running instances."""
+    serves: dict[str, dict[str, float]]
+    """Class → pool or API → share of its requests."""
+    unmet: dict[str, float]
+    """Class → share of its requests that is not served."""
+    attainment: dict[str, float]
+    attainment_low: dict[str, float]
+
+
 class VendorPoint(msgspec.Struct, kw_only=True):
     """Cost of the fleet if no vendor may have more than a share of the spend (simulated capacities, not proved)."""
 
@@ -237,6 +285,18 @@ class Plan(msgspec.Struct, kw_only=True):
     """Training runs; their cost is not part of ``usd_per_hour``."""
     planned_hour: int | None = None
     """Hour of the day that is planned; None where every hour is alike."""
+    objective: str = "usd_per_hour"
+    """What was minimised, or ``profit_usd_per_hour`` maximised."""
+    revenue_usd_per_hour: float = 0.0
+    """Worth of what is served, where profit is maximised."""
+    profit_usd_per_hour: float | None = None
+    profit_bound_usd_per_hour: float | None = None
+    """No fleet of deployments that can hold their promises earns more."""
+    contracts: list[ContractPlan] = []
+    """Where systems are had under contracts."""
+    api: list[ApiPlan] = []
+    slots: list[SlotPlan] = []
+    """Where there are several; ``fleet`` then has every pool at its largest."""
     entries: list[EntryPoint] = []
     next_best: list[Alternative] = []
     swings: list[SwingPoint] = []

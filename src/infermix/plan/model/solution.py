@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
@@ -41,9 +41,9 @@ class Solution:
     """Contract → systems had under it in each slot."""
     revenue_usd_per_hour: float = 0.0
     """What served requests are worth, where profit is maximised."""
-    unmet: dict[str, tuple[float, ...]] | None = None
+    unmet: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Class → requests a second in each slot that are not served; classes of which all are served are left out."""
-    bought: dict[str, dict[str, tuple[float, ...]]] | None = None
+    bought: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
     """API → class → requests a second in each slot."""
 
     @property
