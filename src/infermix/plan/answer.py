@@ -22,7 +22,9 @@ from infermix.units import SECONDS_PER_HOUR
 
 def is_plain(question: Question) -> bool:
     """Whether one fleet serves everything all day: what is proved and thinned as one fleet."""
-    free = question.profits or question.limits.rationing or any(d.cls.least_served is not None for d in question.demands)
+    free = (
+        question.profits or question.limits.rationing or any(d.cls.least_served is not None for d in question.demands)
+    )
     several = len(question.slots) > 1 or bool(question.apis) or any(offer.contracts for offer in question.offers)
     return not (free or several or question.limits.redundancy)
 

@@ -87,8 +87,8 @@ def gather(question: Question, traffic: Traffic, fleet: Fleet, seeds: Sequence[i
     for seed in seeds:
         traffic.of(seed)
     with ThreadPoolExecutor(THREADS) as pool:
-        parts = list(pool.map(lambda seed: _one(question, traffic, fleet, seed, speed), seeds))
-    return _add(parts, tuple(seeds))
+        parts = list(pool.map(lambda seed: one_seed(question, traffic, fleet, seed, speed), seeds))
+    return added(parts, tuple(seeds))
 
 
 def holds(question: Question, evidence: Evidence) -> dict[str, bool]:
@@ -96,7 +96,8 @@ def holds(question: Question, evidence: Evidence) -> dict[str, bool]:
     return {d.name: evidence.interval(c)[0] >= d.cls.slo.attainment for c, d in enumerate(question.demands)}
 
 
-def _one(question: Question, traffic: Traffic, fleet: Fleet, seed: int, speed: str) -> Evidence:
+def one_seed(question: Question, traffic: Traffic, fleet: Fleet, seed: int, speed: str) -> Evidence:
+    """Simulate a fleet on one seed."""
     drawn = traffic.of(seed)
     study = question.study
     run = simulate_fleet(
@@ -156,7 +157,8 @@ def _quantiles(values: Floats) -> Floats:
     return np.quantile(finite, np.linspace(0, 1, CDF_POINTS)) if len(finite) else np.full(CDF_POINTS, np.nan)
 
 
-def _add(parts: Iterable[Evidence], seeds: tuple[int, ...]) -> Evidence:
+def added(parts: Iterable[Evidence], seeds: tuple[int, ...]) -> Evidence:
+    """The evidence of several seeds, in the order of seeds."""
     rows = list(parts)
     first = rows[0]
     for name in ("offered", "met", "pool_offered", "pool_met", "input_tokens", "output_tokens"):

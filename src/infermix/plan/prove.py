@@ -72,7 +72,7 @@ def prove(planner: Planner, traffic: Traffic, progress: Progress | None = None, 
         if not missed or rounds >= MENDS:
             break
         say(f"proof {rounds}: {', '.join(missed)} missed, capacities derated")
-        _derate(planner, evidence, fleet, solution, missed)
+        derate(planner, question, evidence, fleet, solution, missed)
     removals: list[dict[str, object]] = []
     if thin and not missed:
         fleet, removals = _thin(question, traffic, fleet, say)
@@ -123,11 +123,13 @@ def _missed(question: Question, traffic: Traffic, fleet: Fleet, seeds: tuple[int
     return missed, evidence
 
 
-def _derate(planner: Planner, evidence: Evidence, fleet: Fleet, solution: Solution, missed: list[str]) -> None:
+def derate(
+    planner: Planner, question: Question, evidence: Evidence, fleet: Fleet, solution: Solution, missed: list[str]
+) -> None:
     """Take capacity off pools in which a class missed, more the more it missed; make missed shares stricter."""
     for p, pool in enumerate(fleet.pools):
         factor = 1.0
-        for c, demand in enumerate(planner.question.demands):
+        for c, demand in enumerate(question.demands):
             offered, allowed = evidence.pool_offered[c, p], 1.0 - demand.cls.slo.attainment
             if demand.name in missed and offered:
                 misses = 1.0 - evidence.pool_met[c, p] / offered

@@ -29,6 +29,8 @@ ROUGH = 0.01
 """Relative gap at which the program is solved while capacities are still being found."""
 UNBOUNDED = 100_000
 """Instances of a column of the relaxation."""
+DAY_GAP = 0.005
+"""Relative gap to which the program of a day is solved."""
 FRONTIER_GAP = 0.02
 """Relative gap to which programs with other promises are solved."""
 Progress = Callable[[str], None]
@@ -113,6 +115,22 @@ def replanned(planner: Planner, question: Question, changed: str) -> Planner:
         capacities=planner.capacities.copy_of_classes(keep),
         gap=FRONTIER_GAP,
     )
+
+
+def simulate_near(planner: Planner, progress: Progress) -> None:
+    """Simulate what will be asked for anyway: every bracket of the shortlist, up to what is needed."""
+    jobs = [
+        (option, demand, size)
+        for option in planner.short
+        for demand in planner.question.demands
+        if planner.may_serve(option, demand)
+        for size in SIZES
+        if size <= demand.rate_per_s / planner.capacities.best_known(option, demand) + 1
+        and not planner.capacities.known(option, demand, size)
+    ]
+    progress(f"capacities: {len(jobs)}")
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(lambda job: planner.capacities.simulate(*job), jobs))
 
 
 def choose(planner: Planner, progress: Progress | None = None, *, rounds: int = ROUNDS) -> Solution | None:

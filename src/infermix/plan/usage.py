@@ -12,7 +12,7 @@ from infermix.plan.model import Program, Solution, build
 from infermix.plan.model.lp import Terms
 from infermix.plan.model.shares import Amount, amounts_of
 from infermix.plan.question import Question
-from infermix.plan.table import Table
+from infermix.plan.table import Column, Table
 
 
 def uses_of(question: Question, table: Table, solution: Solution) -> list[LimitUse]:
@@ -78,13 +78,17 @@ def _at(terms: Terms, values: dict[int, float]) -> float:
     return sum(weight * values.get(i, 0.0) for i, weight in terms)
 
 
+def _key(column: Column) -> tuple[str, int, tuple[str, ...]]:
+    return column.option.name, column.least, tuple(sorted(column.capacity))
+
+
 def _values(program: Program, solution: Solution) -> dict[int, float]:
     """The solution's numbers on the variables of a program of the same table."""
     found: dict[int, float] = {}
     classes = {name: c for c, name in enumerate(program.question.class_names)}
-    columns = {(c.option.name, c.least): i for i, c in program.columns()}
+    columns = {_key(c): i for i, c in program.columns()}
     for choice in solution.choices:
-        i = columns.get((choice.column.option.name, choice.column.least))
+        i = columns.get(_key(choice.column))
         if i is None:
             continue
         found[program.instances[i, choice.slot]] = float(choice.instances)
