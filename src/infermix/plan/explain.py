@@ -18,9 +18,9 @@ from infermix.plan.result import Alternative, EntryPoint, Limit, SwingPoint, Why
 from infermix.plan.solve import THREADS, Planner, choose, current_table
 from infermix.plan.whatif import systems_in
 
-EXPLAIN_ROUNDS = 3
+EXPLAIN_ROUNDS = 2
 """Rounds of simulating capacities for a question that explains."""
-ENTRY_STEPS = 5
+ENTRY_STEPS = 3
 
 
 def price_limits(planner: Planner, proved: Proved, uses: list[LimitUse], progress: Progress) -> list[Limit]:

@@ -75,7 +75,7 @@ def _promised(planner: Planner, strict: Demand, tpot_s: float) -> tuple[Demand, 
     return tuple(replace(d, cls=cls) if d.name == strict.name else d for d in planner.question.demands)
 
 
-SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+SHARES = (0.9, 0.7, 0.5)
 """Largest shares of a vendor in what is spent that are tried."""
 POWERS = (1.0, 0.8, 0.6, 0.4, 0.2)
 """Powers that are tried, over what the plan draws."""

@@ -10,7 +10,7 @@ from infermix.plan.question import Question
 from infermix.plan.whatif import systems_in
 
 WITHIN = 0.05
-MOST = 5
+MOST = 3
 
 
 def next_best(

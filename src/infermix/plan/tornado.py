@@ -23,7 +23,7 @@ from infermix.plan.options import Option
 from infermix.plan.question import Demand, Question
 from infermix.plan.whatif import at_price, at_speed, systems_in
 
-ASKED = 6
+ASKED = 4
 THREADS = 2
 Solve = Callable[[Question], Solution | None]
 Effect = dict[str, float]
