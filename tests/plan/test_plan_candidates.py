@@ -17,7 +17,7 @@ from infermix.plan.candidates import ALL, BATCH_CAPS, CHUNKS, open_bases, second
 from infermix.plan.model import Column, build, make_table
 from infermix.plan.options import Kept, Option, _kept, able, queue_free_capacity, refuse
 from infermix.plan.question import Question, ask
-from infermix.plan.queue_free import TOKENS, lines_of, seconds_by_row, steps_of, work_of
+from infermix.plan.queue_free import TOKENS, lines_of, pace, seconds_by_row, steps_of, work_of
 from infermix.plan.worth import speed_of
 from tests.plan.questions import CHAT, offer, option, study
 
@@ -206,3 +206,20 @@ def test_where_speed_is_worth_money_faster_candidates_stay() -> None:
         return max(speed_of(of, least.demands[0]).tokens_per_s for of in options)
 
     assert len(many) > len(few) and fastest(many) > fastest(few)
+
+
+def test_sessions_that_wait_longer_send_less_and_never_more_than_recorded() -> None:
+    def of(**slo: float) -> float:
+        row = {"profile": "agentic-coding", "sessions": 30, "slo": {"attainment": 0.9, **slo}}
+        return pace(ask(study(traffic={"agents": row})).demands[0])
+
+    slow, middle, fast = of(ttft_s=20.0, tpot_s=0.2), of(ttft_s=10.0, tpot_s=0.1), of(ttft_s=0.5, tpot_s=0.001)
+    assert 0.0 < slow < middle < fast == 1.0
+    assert of(ttft_s=5.0) < middle, "nothing is promised on the other tokens"
+    assert pace(ask(study()).demands[0]) == 1.0
+
+
+def test_drafts_make_no_line_flat() -> None:
+    """Steps that verify drafts take longer than those with a prompt alone: lines lie below both, and rise."""
+    for base in open_bases(ask(study(market={"systems": ["h100-x2"], "spec": ["eagle:3"]}))).found:
+        assert (base.lines.prompt_b > 0.0).all() and (base.lines.slope > 0.0).all(), base.deployment.name

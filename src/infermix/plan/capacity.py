@@ -28,7 +28,9 @@ from infermix.workload.requests import Requests
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 """Pool sizes at which capacities are simulated; between them the smaller one counts."""
-BISECTIONS = 6
+BISECTIONS = 7
+FIRST = (0.93, 0.65)
+"""Shares of the bound that are tried first, until one holds."""
 WARM_UP = 0.15
 """Share of requests at the start that are not counted: the instances fill up."""
 LEAST = 5000
@@ -126,7 +128,7 @@ def _bisect(holds: Callable[[float], bool], bound: float) -> float:
     """Largest load that holds, between nothing and the bound; 0 when none was found."""
     low, high = 0.0, bound
     for step in range(BISECTIONS):
-        load = 0.7 * high if step == 0 else 0.5 * (low + high)
+        load = 0.5 * (low + high) if low > 0.0 or step >= len(FIRST) else FIRST[step] * bound
         if holds(load):
             low = load
         else:

@@ -71,6 +71,8 @@ def day_plan(planner: Planner, say: Progress) -> Plan:
         usd_per_mtok=usd_per_mtok(question, day.solution.usd_per_hour),
         assumptions=[*assumptions(weakest), *hour_words(question), *_words(question), *training_words(question)],
         rounds=day.rounds,
+        candidates=planner.found.candidates,
+        kept=len(planner.found.kept),
         training=[training_plan(held) for held in question.reserved],
         planned_hour=question.hour,
         contracts=answer.contract_plans(question, day.solution),

@@ -22,6 +22,9 @@ a_c = tau_c - A and u_c = d_c / a_c, ``sum u_c <= 1 + sum d_c (x - tau_c) / a_c^
 
 A share ``1 - attainment`` of the requests may be late. G leaves out those that matter most, which is more than
 any scheduler could do that does not know how long answers become.
+
+Sessions send their next request a pause after the last answer. Their rate is stated at recorded service times; the
+longer answers take, the fewer come, down to what the promises allow (``pace``).
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ from infermix.perf.measured import measured_of
 from infermix.perf.table import speed_interval, table_at
 from infermix.plan.question import Demand
 
+PATIENCE = 10.0
+"""Where nothing is promised on it, an answer takes at most so many times what was recorded."""
 DENSE = 512
 STRIDE = 16
 MOST_TOKENS = 8192
@@ -118,6 +123,8 @@ class Steps:
     pair_s: float
     load_s: float
     tokens_per_step: float
+    width: float = 1.0
+    """Tokens that a step computes for each sequence: a mixed step verifies its drafts as well."""
 
 
 def steps_of(d: Deployment, speed: str) -> Steps:
@@ -140,6 +147,7 @@ def steps_of(d: Deployment, speed: str) -> Steps:
         pair_s=slower * machine.pair_s(d),
         load_s=slower * dataflow.load_s(d) if d.is_pipeline else 0.0,
         tokens_per_step=d.spec.accepted_per_step if d.spec else 1.0,
+        width=float(d.spec.width if d.spec else 1),
     )
 
 
@@ -173,9 +181,9 @@ def lines_of(steps: Steps, caps: Floats, chunks: Floats) -> Lines:
     """A few lines, each below every base time that a step of these sizes can have."""
     f, g = steps.decode_s, steps.mixed_s
     following = np.minimum(_TANGENTS * 2 + 1, len(TOKENS) - 1)
-    chord = (f[following] - f[_TANGENTS]) / (TOKENS[following] - TOKENS[_TANGENTS])
-    least = min(float(f[0]), float(g[0]))
-    a = np.clip(f[_TANGENTS] - chord * TOKENS[_TANGENTS], 0.0, least)
+    width = TOKENS[following] - TOKENS[_TANGENTS]
+    chords = [h[_TANGENTS] - TOKENS[_TANGENTS] * (h[following] - h[_TANGENTS]) / width for h in (f, g)]
+    a = np.clip(np.minimum(*chords), 0.0, min(float(f[0]), float(g[0])))
     at_cap = np.searchsorted(TOKENS, caps)
     below = np.minimum.accumulate((f[None, :DENSE] - a[:, None]) / TOKENS[:DENSE], axis=1)
     slope = np.maximum(below[:, at_cap], 0.0)
@@ -211,7 +219,9 @@ def seconds_by_row(
     w = work_of(demand, steps.tokens_per_step)
     reading, decoding = role != "decode", role != "prefill"
     a = lines.a[:, None, None]
-    slope = np.minimum(lines.slope[:, :, None], lines.prompt_b[:, None, :]) if reading else lines.slope[:, :, None]
+    slope = lines.slope[:, :, None]
+    if reading:
+        slope = np.minimum(slope, steps.width * lines.prompt_b[:, None, :])
     slope = np.broadcast_to(slope, (len(lines.a), len(caps), len(chunks)))
     fixed, n = np.zeros_like(slope), np.zeros((4, *slope.shape))
     if reading:
@@ -224,7 +234,28 @@ def seconds_by_row(
         n[0] = (w.steps / caps)[:, None]
         n[1] = w.reads / np.maximum(kv_tokens, 1.0)
         n[3] = _tpot_steps(steps, slope + steps.per_seq_s, a, w, demand)
-    return np.asarray(fixed[:, None] + a[:, None] * np.moveaxis(n, 0, 1))
+    return np.asarray((fixed[:, None] + a[:, None] * np.moveaxis(n, 0, 1)) * pace(demand))
+
+
+@lru_cache(maxsize=512)
+def pace(demand: Demand) -> float:
+    """Least requests of a class that come, over those of its stated rate: sessions that wait longer send fewer.
+
+    The rate of a closed loop is the one at recorded service times. Served as slowly as it was promised, a session takes
+    its pauses and the promised times for its requests; what may be late is taken to be as late as that on the mean.
+    Where not all of an answer is promised, it may take ten times as long as recorded.
+    """
+    if demand.cls.sessions is None:
+        return 1.0
+    cycle, slo = demand.cls.sessions / demand.rate_per_s, demand.cls.slo
+    pause = min(float(demand.sample.think_s.mean()), cycle)
+    inputs, cached, outputs = demand.lengths
+    promised = [] if slo.e2e_s is None else [slo.e2e_s]
+    if slo.ttft_s is not None and slo.tpot_s is not None:
+        first = slo.ttft_s + slo.ttft_s_per_1k_uncached * float((inputs - cached).mean()) / 1000
+        promised.append(first + slo.tpot_s * float((outputs - 1).mean()))
+    longest = pause + (min(promised) if promised else PATIENCE * (cycle - pause))
+    return min(1.0, cycle / longest)
 
 
 def _tpot_steps(steps: Steps, weight: Floats, a: Floats, w: Work, demand: Demand) -> Floats:

@@ -305,5 +305,9 @@ class Plan(msgspec.Struct, kw_only=True):
     vendor_frontier: list[VendorPoint] = []
     power_frontier: list[PowerPoint] = []
     """Where profit is maximised."""
+    candidates: int = 0
+    """Deployments at operating points that were judged."""
+    kept: int = 0
+    """Those that no other one matches; the bound is taken over them."""
     plan_s: float = 0.0
     prove_s: float = 0.0

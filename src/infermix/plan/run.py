@@ -111,6 +111,8 @@ def _answer(planner: Planner, traffic: Traffic, proved: Proved, bound: float, sa
         usd_per_mtok=usd_per_mtok(question, cost),
         assumptions=assumptions(proved) + hour_words(question) + training_words(question),
         rounds=proved.rounds,
+        candidates=planner.found.candidates,
+        kept=len(planner.found.kept),
         training=[training_plan(held) for held in question.reserved],
         planned_hour=question.hour,
     )
