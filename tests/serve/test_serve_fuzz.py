@@ -13,6 +13,8 @@ import random
 
 import pytest
 
+pytest.importorskip("httptools", reason="the extra [serve] is not installed")
+
 from infermix.serve.openai import CHAT
 from tests.serve.fake_backend import CHAT_BODY, STREAM_BODY, FakeBackend, fleet
 from tests.serve.raw import HOST, body_of, post, run, send, status_of

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("httptools", reason="the extra [serve] is not installed")
+
 from infermix.serve.keys import hash_key
 from infermix.serve.openai import CHAT
 from tests.serve.fake_backend import CHAT_BODY, STREAM_BODY, FakeBackend, fleet

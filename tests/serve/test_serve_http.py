@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+pytest.importorskip("httptools", reason="the extra [serve] is not installed")
+
 from infermix.serve.http1 import Limits, Reply, Request
 from tests.serve.raw import HOST, body_of, post, run, send, serving, status_of
 

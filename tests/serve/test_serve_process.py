@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("httptools", reason="the extra [serve] is not installed")
+
 from infermix.serve.openai import CHAT
 from tests.serve.fake_backend import STREAM_BODY, FakeBackend
 from tests.serve.raw import HOST, body_of, post, run, send, serving, status_of

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("httptools", reason="the extra [serve] is not installed")
+
 from infermix.errors import InputError, NoAnswer
 from infermix.measure.read import read_timed
 from infermix.measure.replay import replay
