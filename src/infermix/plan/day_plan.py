@@ -100,7 +100,7 @@ def _money(question: Question, day: DayProof, bound: float) -> dict[str, Any]:
 
 
 def _explained(planner: Planner, weakest: Proved, say: Progress) -> dict[str, Any]:
-    """Limits and reasons; for one slot also what is near the answer, what it hangs on, and the frontiers.
+    """Limits and reasons; for one slot that is not rationed also what is near the answer, what it hangs on, and the frontiers.
 
     The program of several slots takes too long to be solved a hundred times.
     """
@@ -111,8 +111,8 @@ def _explained(planner: Planner, weakest: Proved, say: Progress) -> dict[str, An
         "why": explain.why(planner, weakest, say) if len(question.slots) <= FEW_SLOTS else [],
         "frontier": [],
     }
-    if len(question.slots) > 1:
-        return found
+    if len(question.slots) > 1 or question.limits.rationing:
+        return found  # fleets that leave out other requests do not compare by cost
     swings = explain.swings(planner, weakest, say)
     return found | {
         "frontier": [] if question.profits else frontier.frontier(planner, weakest, say),

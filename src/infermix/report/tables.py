@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infermix.plan.result import Plan, SingleChip, Why
-from infermix.report import run_words, words
+from infermix.report import day, run_words, words
 
 WIDTH = 100
 _GOOD, _BAD, _SOFT = "green", "red", "dim"
@@ -24,6 +24,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     """Print a plan: what to buy, who is served by what, promises, costs, limits, reasons, doubts."""
     _print_headline(plan, console)
     _show(console, _fleet(plan), _serves(plan), _promises(plan), _costs(plan), _limits(plan), _why(plan))
+    _show(console, *_beside(plan))
     _print_doubts(plan, console)
 
 
@@ -50,6 +51,21 @@ def print_run(summary: Mapping[str, Any], console: Console) -> None:
     if costs := summary.get("usd_per_mtok"):
         each = (f"{words.money(costs.get(key))} {key}" for key in ("input", "output", "blended"))
         _say(console, Text(f"Cost per million tokens: {', '.join(each)}"))
+
+
+def _beside(plan: Plan) -> list[Table]:
+    """Slots and contracts; where other systems would enter, next best fleets, figures at the ends of their ranges."""
+    made = [
+        (_table("Slots", ("proof", "instances"), left=3), day.slot_rows(plan)),
+        (_table("Contracts", ("system", "had", "$/h each", "basis"), left=4), day.contract_rows(plan)),
+        (_table("Would enter", ("$/h today", "at $/h", "or serving")), day.entry_rows(plan)),
+        (_table("Next best", ("$/h", "dearer")), day.next_rows(plan)),
+        (_table("Hangs on", ("$/h at low", "at high", "systems")), day.swing_rows(plan)),
+    ]
+    for table, rows in made:
+        for first, *rest in rows:
+            table.add_row(Text(first, style="bold"), *rest)
+    return [table for table, _ in made]
 
 
 def _say(console: Console, text: Text) -> None:
@@ -82,7 +98,11 @@ def _print_headline(plan: Plan, console: Console) -> None:
             style=_GOOD if plan.status == "proved" else _BAD,
         ),
     )
-    _say(console, Text(" ".join(filter(None, (words.against_single(plan), words.against_bound(plan))))))
+    against = (words.against_single(plan), words.against_bound(plan) if plan.profit_usd_per_hour is None else "")
+    if line := " ".join(filter(None, against)):
+        _say(console, Text(line))
+    for said in day.beside(plan):
+        _say(console, Text(said))
 
 
 def _kind(kind: str) -> Text:

@@ -19,6 +19,10 @@ TIE_BREAK_USD = 1e-6
 """Added to the objective for every instance, so that equal costs give the plan with fewer."""
 
 
+TRACE = 2e-5
+"""Of a class's rate: less than this share is the solver's tolerance, not traffic."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """A pool of the solution in a slot: a column, its instances and systems, and the traffic [1/s] that it is sent."""
@@ -128,7 +132,7 @@ def _read(program: Program, values: Floats, bound: float) -> Solution:
 def _choices(program: Program, values: Floats) -> list[Choice]:
     rates: dict[tuple[int, int], dict[str, float]] = {}
     for (i, c, s), v in program.rate.items():
-        if values[v] > 1e-9:
+        if values[v] > max(1e-9, TRACE * program.question.demands[c].rate_at(s)):
             rates.setdefault((i, s), {})[program.question.class_names[c]] = float(values[v])
     found = []
     for (i, s), sent in rates.items():
