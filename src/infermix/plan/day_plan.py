@@ -100,7 +100,7 @@ def _money(question: Question, day: DayProof, bound: float) -> dict[str, Any]:
 
 
 def _explained(planner: Planner, weakest: Proved, say: Progress) -> dict[str, Any]:
-    """Limits and reasons; for one slot that is not rationed also what is near the answer, what it hangs on, and the frontiers.
+    """Limits and reasons; for one slot that is not rationed also what is near the answer, and the frontiers.
 
     The program of several slots takes too long to be solved a hundred times.
     """

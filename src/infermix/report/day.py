@@ -1,4 +1,4 @@
-"""Tables of a plan that is more than one fleet all day: slots, contracts, APIs, who goes without, where others enter."""
+"""Tables of a plan that is more than one fleet all day, and where other systems would enter."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ def beside(plan: Plan) -> list[str]:
 def slot_rows(plan: Plan) -> list[tuple[str, ...]]:
     """(slot, status, instances of every pool) of every slot."""
     return [
-        (slot.name, words.STATUS.get(slot.status, slot.status),
-         ", ".join(f"{n} \u00d7 {name}" for name, n in slot.instances.items()))
+        (
+            slot.name,
+            words.STATUS.get(slot.status, slot.status),
+            ", ".join(f"{n} \u00d7 {name}" for name, n in slot.instances.items()),
+        )
         for slot in plan.slots
-    ]  # fmt: skip
+    ]
 
 
 def contract_rows(plan: Plan) -> list[tuple[str, ...]]:
     """(contract, system, systems had, USD an hour of one, how the price came about)."""
-    return [
-        (c.name, c.system, _had(c.systems), words.digits(c.usd_per_hour), c.basis) for c in plan.contracts
-    ]  # fmt: skip
+    return [(c.name, c.system, _had(c.systems), words.digits(c.usd_per_hour), c.basis) for c in plan.contracts]
 
 
 def _had(systems: tuple[int, ...]) -> str:
@@ -45,25 +46,35 @@ def _had(systems: tuple[int, ...]) -> str:
 def entry_rows(plan: Plan) -> list[tuple[str, ...]]:
     """(system, its price, the price at which it enters, how many times as much it would have to serve)."""
     return [
-        (e.system, words.digits(e.usd_per_hour),
-         words.NONE if e.entry_usd_per_hour is None else words.digits(e.entry_usd_per_hour),
-         words.NONE if e.entry_speed is None else f"{words.digits(e.entry_speed)}\u00d7")
+        (
+            e.system,
+            words.digits(e.usd_per_hour),
+            words.NONE if e.entry_usd_per_hour is None else words.digits(e.entry_usd_per_hour),
+            words.NONE if e.entry_speed is None else f"{words.digits(e.entry_speed)}\u00d7",
+        )
         for e in plan.entries
-    ]  # fmt: skip
+    ]
 
 
 def swing_rows(plan: Plan) -> list[tuple[str, ...]]:
     """(figure, cost at its low end, at its high end, whether the same systems stay)."""
     return [
-        (s.id, *(words.NONE if usd is None else words.digits(usd) for usd in (s.usd_at_low, s.usd_at_high)),
-         "stay" if s.survives_low and s.survives_high else "change")
+        (
+            s.id,
+            *(words.NONE if usd is None else words.digits(usd) for usd in (s.usd_at_low, s.usd_at_high)),
+            "stay" if s.survives_low and s.survives_high else "change",
+        )
         for s in plan.swings
-    ]  # fmt: skip
+    ]
 
 
 def next_rows(plan: Plan) -> list[tuple[str, ...]]:
     """(systems, USD an hour, how much dearer)."""
     return [
-        (", ".join(f"{n} \u00d7 {name}" for name, n in a.systems.items()), words.digits(a.usd_per_hour), f"{a.dearer:+.1%}")
+        (
+            ", ".join(f"{n} \u00d7 {name}" for name, n in a.systems.items()),
+            words.digits(a.usd_per_hour),
+            f"{a.dearer:+.1%}",
+        )
         for a in plan.next_best
-    ]  # fmt: skip
+    ]
