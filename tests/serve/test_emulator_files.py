@@ -79,6 +79,8 @@ def test_speed_and_prefix_cache_are_set_for_all(tmp_path: Path) -> None:
     path = written(tmp_path, OWN)
     plain, quick = load_emulated(path)[0][0].spec, load_emulated(path, speed=4.0, prefix_cache=True)[0][0].spec
     assert quick.decode_s == pytest.approx(plain.decode_s / 4) and quick.pair_s == plain.pair_s / 4
+    with pytest.raises(InputError, match="--speed"):
+        load_emulated(path, speed=0.0)
     assert not plain.prefix_cache and quick.prefix_cache and quick.load_s == 0.0
 
 

@@ -46,6 +46,7 @@ def epp(
         found = load_gateway(file)
         if not found.gateway.compiled:
             os.environ["INFERMIX_JIT"] = "0"  # read when the policies are loaded, below
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said here, in one line
         with needs_extra("serve,epp"):
             from infermix.serve.epp.envoy import Mode, envoy_yaml
             from infermix.serve.epp.picker import address_of

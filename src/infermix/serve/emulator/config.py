@@ -99,7 +99,8 @@ def load_emulated(
             places = _of_gateway(load_gateway(Path(where).parent / file.gateway), facts)
         else:
             places = _of_fleet(_own_fleet(file, where, facts), file.listen, where)
-    places = [replace(place, spec=_at_speed(place.spec, speed or file.speed, prefix_cache)) for place in places]
+    factor = file.speed if speed is None else speed
+    places = [replace(place, spec=_at_speed(place.spec, factor, prefix_cache)) for place in places]
     rows, said_in = (file.faults, where) if faults is None else (_faults_of(str(faults)), str(faults))
     known = list(dict.fromkeys(name for place in places for name in (place.pool, place.name)))
     return places, Setting(read_faults(rows, said_in, known), file.answers)
