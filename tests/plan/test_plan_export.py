@@ -22,11 +22,12 @@ from infermix.plan.export.engines import BY_CHIP, BY_FAMILY, engines_of
 from infermix.plan.export.files import made_folder, plan_files, write_files
 from infermix.plan.export.gateway import key_name, toml_value
 from infermix.plan.problem import Study, parse_study
-from infermix.plan.result import Plan, PoolPlan
+from infermix.plan.result import ApiPlan, ContractPlan, Plan, PoolPlan
 from tests.report import plans
 
 FOLDER = Path(__file__).parents[1] / "golden" / "export"
 FACTS = catalog()
+BILL = "bill-of-materials.csv"
 RAW: dict[str, Any] = {
     "model": "gpt-oss-120b",
     "name": "Lanes",
@@ -117,6 +118,34 @@ def test_keys_are_named_never_written() -> None:
     assert {b["key_env"] for b in raw["backends"]} == {"GPU_KEY", "WIDE_KEY", "FAST_KEY", "READER_KEY"}
     assert key_name("8x cards") == "POOL_8X_CARDS_KEY"
     assert all("key" not in key or key in ("keys_env", "key_env") for b in raw["backends"] for key in b)
+
+
+def test_endpoints_of_others_are_backends_and_lines_of_the_bill() -> None:
+    house = {"vendor": "Somebody", "input_usd_per_mtok": 0.05, "output_usd_per_mtok": 0.08, "tokens_per_s": 100.0}
+    asked = study(market={**RAW["market"], "api": {"house": house}})
+    bought = ApiPlan(
+        name="house", vendor="Somebody", model="gpt-oss-120b", serves={"chat": 0.8}, usd_per_hour=13.0,
+        share_output_tokens=0.5,
+    )  # fmt: skip
+    files = plan_files(planned(api=[bought]), asked, FACTS, Path("out"))
+    rows = tomllib.loads(files["gateway.toml"])["backends"]
+    assert rows[-1]["name"] == "house" and rows[-1]["tpot_s"] == 0.01 and rows[-1]["key_env"] == "HOUSE_KEY"
+    shares = {row.get("pool", row["name"]): row["serves"].get("chat", 0.0) for row in rows}
+    assert sum(shares.values()) == pytest.approx(1.0) and shares["gpu"] == pytest.approx(0.15)
+    line = list(csv.DictReader(io.StringIO(files["bill-of-materials.csv"])))[-1]
+    assert line["vendor"] == "Somebody" and float(line["usd_per_hour"]) == 13.0
+
+
+def test_contracts_are_the_lines_of_the_bill() -> None:
+    had = ContractPlan(
+        name="bought", system="h200-x8", region="", systems=(2, 3), usd_per_hour=9.0, basis="capital over 4 years",
+        capital_usd=768_000.0,
+    )  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(plan_files(planned(contracts=[had]), study(), FACTS, Path("o"))[BILL])))
+    assert [(row["use"], row["systems"], float(row["usd_per_hour"])) for row in rows] == [
+        ("serving, bought", "3", 27.0)
+    ]
+    assert rows[0]["price_source"] == rows[0]["capital_source"] != ""
 
 
 def test_a_policy_of_ones_own_is_found_from_the_folder() -> None:

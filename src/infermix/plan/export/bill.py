@@ -9,6 +9,7 @@ from infermix.catalog.load import Catalog
 from infermix.catalog.query import figure, roots
 from infermix.catalog.records import System
 from infermix.cost.rent import hourly_price
+from infermix.errors import InputError
 from infermix.plan.problem import Study
 from infermix.plan.result import Plan
 
@@ -25,6 +26,9 @@ def bill_of_materials(plan: Plan, study: Study, facts: Catalog) -> str:
     writer.writeheader()
     for use, system, count, cost, basis, power_kw in _lines(plan):
         writer.writerow(_row(study, facts, facts.systems[system], use, count, cost, basis, power_kw))
+    for bought in plan.api:
+        row = dict.fromkeys(COLUMNS, "") | {"use": f"API {bought.name}", "vendor": bought.vendor, "basis": "tokens"}
+        writer.writerow(row | {"usd_per_hour": f"{bought.usd_per_hour:.4f}", "price_kind": "study"})
     return out.getvalue()
 
 
@@ -34,16 +38,22 @@ Line = tuple[str, str, int, float, str, float | None]
 
 def _lines(plan: Plan) -> list[Line]:
     """Pools of one system and basis are one line, for they are bought together; training stands apart."""
+    runs = [
+        (f"training {run.name}", run.system, run.systems, run.usd_per_hour, run.basis, run.facility_kw)
+        for run in plan.training
+    ]
+    if plan.contracts:
+        had = [(contract, max(contract.systems)) for contract in plan.contracts]
+        signed = [
+            (f"serving, {c.name}", c.system, n, n * c.usd_per_hour, c.basis or "contract", None) for c, n in had if n
+        ]  # fmt: skip
+        return [*signed, *runs]
     found: dict[tuple[str, str], Line] = {}
     for pool in plan.fleet:
         key = (pool.system, pool.basis)
         _, _, count, cost, _, power = found.get(key, ("", "", 0, 0.0, "", 0.0))
         power_kw = None if power is None or pool.facility_kw is None else power + pool.facility_kw
         found[key] = ("serving", pool.system, count + pool.systems, cost + pool.usd_per_hour, pool.basis, power_kw)
-    runs = [
-        (f"training {run.name}", run.system, run.systems, run.usd_per_hour, run.basis, run.facility_kw)
-        for run in plan.training
-    ]
     return [*found.values(), *runs]
 
 
@@ -52,6 +62,8 @@ def _row(
 ) -> dict[str, object]:
     capital = system.capital_usd
     price_kind, price_source = _price_words(study, facts, system)
+    if capital is not None and basis.startswith("capital"):
+        price_kind, price_source = capital.kind, source_words(facts, f"systems/{system.id}/capital_usd")
     return {
         "use": use,
         "system": system.id,
@@ -75,7 +87,10 @@ def _row(
 def _price_words(study: Study, facts: Catalog, system: System) -> tuple[str, str]:
     """Kind and source of the price by the hour."""
     stated = study.market.prices.get(system.id) if study.market else None
-    price = hourly_price(system, study.cost_basis, study.cost, stated)
+    try:
+        price = hourly_price(system, study.cost_basis, study.cost, stated)
+    except InputError:  # a price that a contract states
+        return "study", f"{study.name or study.path}: market.contracts"
     if not price.figures:
         return "study", f"{study.name or study.path}: market.prices"
     first = price.figures[0]

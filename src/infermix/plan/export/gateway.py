@@ -13,6 +13,7 @@ from infermix.catalog.query import find_model
 from infermix.plan.export.engines import engines_of
 from infermix.plan.problem import Study
 from infermix.plan.question import Demand, demands
+from infermix.plan.resolve import apis_of
 from infermix.plan.result import Plan, PoolPlan
 
 LISTEN = "127.0.0.1:8080"
@@ -40,10 +41,13 @@ def gateway_toml(plan: Plan, study: Study, facts: Catalog, folder: Path) -> str:
     parts += [_table(f"classes.{_key(demand.name)}", _promise(study, demand)) for demand in asked]
     port = FIRST_PORT
     for pool in plan.fleet:
+        serves = {name: share * (1.0 - _sent_away(plan, name)) for name, share in pool.serves.items()}
         parts += [
-            _table("backends", _backend(pool, facts, port + i, i), array=True) for i in range(pool.instances)
-        ]  # fmt: skip
+            _table("backends", _backend(pool, facts, port + i, i) | {"serves": serves}, array=True)
+            for i in range(pool.instances)
+        ]
         port += pool.instances
+    parts += [_table("backends", row, array=True) for row in _endpoints(plan, study, facts)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -86,6 +90,40 @@ def _backend(pool: PoolPlan, facts: Catalog, port: int, instance: int) -> dict[s
         "serves": pool.serves,
         "usd_per_hour": round(pool.usd_per_hour / pool.instances, 6),
     }
+
+
+def _sent_away(plan: Plan, class_name: str) -> float:
+    """Share of a class that endpoints of others serve; a plan's pools share out the rest."""
+    return min(1.0, sum(bought.serves.get(class_name, 0.0) for bought in plan.api))
+
+
+def _endpoints(plan: Plan, study: Study, facts: Catalog) -> list[dict[str, object]]:
+    """Somebody else's endpoints that the plan buys of, at their list prices and speeds."""
+    if study.market is None or not plan.api:
+        return []
+    known = {api.name: api for api in apis_of(study, facts, study.market, find_model(study.model, facts))}
+    return [
+        {
+            "url": f"https://{_host(bought.name)}.invalid/v1",
+            "name": bought.name,
+            "model": bought.model,
+            "engine": "openai",
+            "key_env": key_name(bought.name),
+            "ttft_s": known[bought.name].ttft_s,
+            "tpot_s": 1.0 / known[bought.name].tokens_per_s,
+            "serves": bought.serves,
+            "usd_per_mtok_input": known[bought.name].input_usd_per_mtok,
+            "usd_per_mtok_cached": known[bought.name].cached_usd_per_mtok,
+            "usd_per_mtok_output": known[bought.name].output_usd_per_mtok,
+        }
+        for bought in plan.api
+        if any(bought.serves.values())
+    ]
+
+
+def _host(name: str) -> str:
+    """A name as hosts are called; ``.invalid`` behind it leads nowhere until the address is put in."""
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower()).strip("-") or "api"
 
 
 def key_name(pool: str) -> str:
