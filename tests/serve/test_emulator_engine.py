@@ -21,7 +21,7 @@ from tests.naive.sim import NaiveResult, normal_number
 FEATURES = ("priority", "sessions", "ids", "tiers", "retention", "speculation", "ranks", "closed")
 """Those that an instance sees; the others belong to fleets."""
 PAIRS = [frozenset(pair) for pair in combinations(FEATURES, 2)]
-CASES = 3 * len(PAIRS)
+CASES = 4 * len(PAIRS)
 ENDS, ARRIVES = 0, 1
 
 
