@@ -136,7 +136,7 @@ def derate(
                 if misses > 0.9 * allowed:
                     factor = min(factor, max(0.75, min(0.985, (allowed / misses) ** 0.2)))
         if factor < 1.0:
-            planner.take_off(_option_of(solution, pool), factor)
+            planner.take_off(_option_of(solution, pool), float(factor))
     if any(name.startswith(SHARES) for name in missed):
         planner.share_margin += 0.005
 
