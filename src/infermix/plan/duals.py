@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import highspy
 
@@ -18,14 +19,26 @@ def shadow_prices(program: Program) -> dict[str, float]:
 
     Supply rows are in systems, power in MW, budget and capital in USD. Nothing where the relaxation has no answer.
     """
-    relaxed = replace(program.lp, whole=[False] * len(program.lp.whole))
-    h = as_highs(relaxed, [*cost(program), *scaled(revenue(program), -1.0)])
-    h.run()
-    if h.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+    h = _relaxed(program)
+    if h is None:
         return {}
     duals = h.getSolution().row_dual
     found = {}
-    for name, dual in zip(relaxed.row_names, duals, strict=True):
+    for name, dual in zip(program.lp.row_names, duals, strict=True):
         if name.startswith(ROWS):
             found[name] = max(0.0, -dual)
     return found
+
+
+def fractional_cost(program: Program) -> float:
+    """Least cost where nothing need be whole, in USD an hour; ``inf`` where even so there is no answer."""
+    h = None if program.unserved else _relaxed(program)
+    return float("inf") if h is None else float(h.getInfo().objective_function_value)
+
+
+def _relaxed(program: Program) -> Any:
+    """The solver at the optimum of the program in which nothing need be whole; None when there is none."""
+    relaxed = replace(program.lp, whole=[False] * len(program.lp.whole))
+    h = as_highs(relaxed, [*cost(program), *scaled(revenue(program), -1.0)])
+    h.run()
+    return h if h.getModelStatus() == highspy.HighsModelStatus.kOptimal else None

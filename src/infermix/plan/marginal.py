@@ -14,11 +14,12 @@ from infermix.errors import InputError
 from infermix.plan.market import Market
 from infermix.plan.problem import Study
 from infermix.plan.question import Question, ask
-from infermix.plan.solve import Planner, choose, lower_bound, make_planner
+from infermix.plan.solve import Planner, choose, fractional_bound, make_planner
 
 MARGINAL_GAP = 0.01
 """Relative gap of the programs that are compared."""
-ROUNDS = 30
+ROUNDS = 8
+"""Times that capacities are asked for; then the best fleet among those simulated so far counts."""
 
 
 class Marginal(NamedTuple):
@@ -27,7 +28,7 @@ class Marginal(NamedTuple):
     system: str
     usd_per_hour: float
     bound_usd_per_hour: float
-    """Queue-free."""
+    """Queue-free, with fractions of systems."""
     taken: float
     """Systems of it in the fleet."""
 
@@ -51,13 +52,15 @@ def marginal_costs(
     planner.gap = MARGINAL_GAP
     bought = set(study.market.systems)
     base = _offered(planner, bought)
-    bound = lower_bound(base)
-    bounds = {system: lower_bound(_offered(planner, bought | {system})) for system in systems}
+    bound = fractional_bound(base)
+    offered = {system: _offered(planner, bought | {system}) for system in systems}
+    bounds = {system: fractional_bound(each) for system, each in offered.items()}
     first = sorted(systems, key=lambda system: bounds[system])[:simulated]
     cost = _cost(base, "")[0]
     found = []
     for system in systems:
-        told = _cost(_offered(planner, bought | {system}), system) if system in first else (np.nan, np.nan)
+        told = _cost(offered[system], system) if system in first else (np.nan, np.nan)
+        told = (cost, 0.0) if told[0] > cost else told  # the bought fleet can still be bought
         found.append(Marginal(system, told[0], bounds[system], told[1]))
     return cost, bound, found
 

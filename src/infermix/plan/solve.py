@@ -18,6 +18,7 @@ from infermix.errors import NoAnswer
 from infermix.plan import model
 from infermix.plan.cache import Store
 from infermix.plan.capacity import SIZES, Capacities
+from infermix.plan.duals import fractional_cost
 from infermix.plan.model import Column, Solution, Table, make_table
 from infermix.plan.options import Option, Options, able, find_options, shortlist
 from infermix.plan.question import Demand, Question
@@ -250,6 +251,11 @@ def lower_bound(planner: Planner) -> float:
     table = make_table(planner.question, relaxed_columns(planner))
     solution = model.solve(model.build(planner.question, table), tie_break=0.0)
     return solution.bound_usd_per_hour if solution is not None else float("inf")
+
+
+def fractional_bound(planner: Planner) -> float:
+    """As ``lower_bound``, but systems may be fractions, too: lower, and found at once [USD/h]."""
+    return fractional_cost(model.build(planner.question, make_table(planner.question, relaxed_columns(planner))))
 
 
 def relaxed_columns(planner: Planner) -> list[Column]:
