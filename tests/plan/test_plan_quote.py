@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from infermix.arrays import Floats
@@ -50,6 +50,7 @@ def stand(savings: Floats, **changes: Any) -> Stand:
 
 
 @settings(max_examples=40, deadline=None)
+@example(0.0, 1.0, 0.0, 1.5, 5e-324, 0.0, True, 0.0, 0.0, False, 0.0, False)  # a rate too small to divide by
 @given(
     saving=st.floats(0.0, 100.0), price=st.floats(0.1, 100.0), start=st.floats(0.0, 2.0), years=st.floats(0.2, 5.0),
     rate=st.floats(0.0, 0.3), falls=st.floats(0.0, 0.6), delivered=st.booleans(), equity=st.floats(0.0, 1e6),

@@ -46,19 +46,24 @@ class Terms:
     refundable: bool
 
 
+NO_RATE = 1e-12
+"""A rate [1/year] under which a dollar loses no worth that a sum of dollars would show."""
+
+
 def served_hours(rate: Floats, start_years: Floats, years: float) -> Floats:
     """Hours from a start on, each weighed by what a dollar then is worth today.
 
     Parameters
     ----------
     rate
-        Continuous rate at which dollars lose worth [1/year]; 0 counts hours.
+        Continuous rate at which dollars lose worth [1/year]; 0, or as good as that, counts hours.
 
     >>> float(served_hours(np.zeros(1), np.array([3.0]), 2.0)[0]) == 2 * HOURS_PER_YEAR
     True
     """
-    safe = np.where(rate == 0.0, 1.0, rate)
-    years_worth = np.where(rate == 0.0, years, np.exp(-safe * start_years) * -np.expm1(-safe * years) / safe)
+    nothing = np.abs(rate) < NO_RATE
+    safe = np.where(nothing, 1.0, rate)
+    years_worth = np.where(nothing, years, np.exp(-safe * start_years) * -np.expm1(-safe * years) / safe)
     return np.asarray(years_worth * HOURS_PER_YEAR)
 
 
