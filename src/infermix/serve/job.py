@@ -78,7 +78,7 @@ def rewritten(body: bytes, changes: dict[str, Any], ask_usage: bool) -> bytes:
     """A body with some keys changed, all others as they came; a key that is said twice is said once, as it was read.
 
     >>> rewritten(b'{"model": "a", "model": "b", "n": 1}', {"model": "c"}, False)
-    b'{"model":"c","n": 1}'
+    b'{"model":"c","n":1}'
     """
     try:
         top = _TOP.decode(body)

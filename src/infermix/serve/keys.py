@@ -17,7 +17,7 @@ def hash_key(key: str) -> str:
     """What is stored of a key.
 
     >>> hash_key("sk-example")[:16]
-    'e28b9f27b6a0f8ab'
+    'f2d4b279b82ad928'
     """
     return hashlib.sha256(key.encode()).hexdigest()
 
