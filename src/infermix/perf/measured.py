@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 import numpy as np
 
@@ -36,12 +34,3 @@ def within_measured(d: Deployment) -> Deployment:
     seqs = min(d.max_num_seqs, own.max_num_seqs)
     tokens = max(seqs, min(d.max_batched_tokens, own.max_batched_tokens))
     return msgspec.structs.replace(d, max_num_seqs=seqs, max_batched_tokens=tokens)
-
-
-def all_within_measured(deployments: Iterable[Deployment]) -> list[Deployment]:
-    """The same of many; those that become equal once."""
-    kept: dict[bytes, Deployment] = {}
-    for d in deployments:
-        cut = within_measured(d)
-        kept.setdefault(msgspec.json.encode(cut) if cut is not d else str(id(d)).encode(), cut)
-    return list(kept.values())

@@ -47,25 +47,23 @@ def _no_dearer(point: FrontierPoint, tighter: FrontierPoint) -> FrontierPoint:
 
 
 def _frontier_point(planner: Planner, proved: Proved, strict: Demand, tpot_s: float) -> FrontierPoint:
-    point = FrontierPoint(
-        class_name=strict.name, tpot_s=tpot_s, usd_per_hour=None, lower_bound_usd_per_hour=None, systems={}
-    )
     solution: Solution | None = proved.solution
-    other = planner
+    bound: float | None = None
     try:
+        other = planner
         if tpot_s != strict.cls.slo.tpot_s:
             other = replanned(planner, planner.question.with_demands(_promised(planner, strict, tpot_s)), strict.name)
-            point = msgspec.structs.replace(point, lower_bound_usd_per_hour=lower_bound(other))
+        bound = lower_bound(other)
+        if other is not planner:
             solution = choose(other, rounds=FRONTIER_ROUNDS)
     except NoAnswer:
-        return point
-    if solution is None:
-        return point
-    return msgspec.structs.replace(
-        point,
-        usd_per_hour=solution.usd_per_hour,
-        lower_bound_usd_per_hour=lower_bound(other),
-        systems=systems_in(planner.question, solution),
+        solution = None
+    return FrontierPoint(
+        class_name=strict.name,
+        tpot_s=tpot_s,
+        usd_per_hour=None if solution is None else solution.usd_per_hour,
+        lower_bound_usd_per_hour=bound,
+        systems={} if solution is None else systems_in(planner.question, solution),
     )
 
 

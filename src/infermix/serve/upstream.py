@@ -13,8 +13,6 @@ import httptools
 
 from infermix.serve.http1 import Headers
 
-HIGH_WATER_BYTES = 262_144
-
 
 class Listener(Protocol):
     """Whoever waits for the answer of a backend."""

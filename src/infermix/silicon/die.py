@@ -67,11 +67,6 @@ def most_stacks(long_side_mm: Floats, stack_length_mm: Floats) -> Floats:
     return 2 * np.ceil(long_side_mm / stack_length_mm)
 
 
-def memory_bound_sram(flop_per_s: Floats, byte_per_flop: Floats) -> Floats:
-    """Bandwidth of SRAM that arithmetic of this kind can take [byte/s] (E13)."""
-    return flop_per_s * byte_per_flop
-
-
 def power_w(
     flop_per_s: Floats,
     joule_per_flop: Floats,

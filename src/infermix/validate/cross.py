@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal
 
-import msgspec
 import numpy as np
 
 from infermix.arrays import Bools, Floats
@@ -92,12 +91,3 @@ def _predicted(catalog: Catalog, sample: Sample, rows: Sequence[Row], values: Va
             )
         )  # fmt: skip
     return found
-
-
-def with_intervals(found: Sequence[Predicted], factors: Callable[[Predicted], tuple[float, float]]) -> list[Predicted]:
-    """The same predictions with other intervals."""
-    told = []
-    for p in found:
-        low, high = spread_around(p.value, p.row.metric, factors(p))
-        told.append(msgspec.structs.replace(p, low=low, high=high))
-    return told
