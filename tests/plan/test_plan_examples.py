@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from infermix.cli.main import infermix
+from infermix.plan.answer import slot_usd
 from infermix.plan.day import DayProof, prove_day
 from infermix.plan.keys import keys_of
 from infermix.plan.model import Solution
@@ -34,6 +35,9 @@ def test_an_example_is_proved(name: str) -> None:
     question = ask(load_study(FOLDER / f"{name}.toml"))
     day = prove_day(make_planner(question))
     assert day is not None and day.status in ("proved", "proved_nominal")
+    paid = [sum(slot_usd(question, day.solution, s).values()) * slot.weight for s, slot in enumerate(question.slots)]
+    starts = day.solution.usd_per_hour - sum(paid)
+    assert starts == pytest.approx(0.0, abs=1e-6) if not question.study.slots.usd_per_start else starts >= -1e-6
     check = CHECKS.get(name)
     if check is not None:
         check(question, day, day.solution)

@@ -7,7 +7,24 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from infermix.plan.result import ClassPlan, FigureUse, FrontierPoint, Limit, Plan, PoolPlan, SingleChip, Why
+from infermix.plan.result import (
+    Alternative,
+    ApiPlan,
+    ClassPlan,
+    ContractPlan,
+    EntryPoint,
+    FigureUse,
+    FrontierPoint,
+    Limit,
+    Plan,
+    PoolPlan,
+    PowerPoint,
+    SingleChip,
+    SlotPlan,
+    SwingPoint,
+    VendorPoint,
+    Why,
+)
 
 BITE = """<b>&"'[red]"""
 """Means something to HTML and to the terminal's markup; must reach the reader as it stands."""
@@ -106,6 +123,84 @@ def biting_plan() -> Plan:
         plan_s=20.0,
         prove_s=10.0,
     )  # fmt: skip
+
+
+def slot(plan: Plan, hour: int, hours: float, load: float, scenario: str = "") -> SlotPlan:
+    """A slot at a share of the day's load; nights leave out a part of the chat."""
+    names, unmet = [p.name for p in plan.fleet], 0.2 if load < 0.4 else 0.0
+    counts = dict(zip(names, (2, max(1, round(8 * load))), strict=True))
+    return SlotPlan(
+        name=f"{scenario} {hour}:00".strip(), hour=hour, hours=hours, scenario=scenario, probability=1.0,
+        status="proved", rates_per_s=dict.fromkeys(plan.classes, 30.0 * load), instances=counts, systems=counts,
+        usd_per_hour={"system-sram": 120.0, "system-hbm": 7.5 * counts[names[1]], f"elsewhere {BITE}": 4.0 * load},
+        serves=plan.serves, unmet={"chat": unmet}, attainment=dict.fromkeys(plan.classes, 0.985),
+        attainment_low=dict.fromkeys(plan.classes, 0.97),
+    )  # fmt: skip
+
+
+def day_plan(hours: int = 1) -> Plan:
+    """A day in slots, with contracts and an API, and everything that explains it."""
+    plan, loads = biting_plan(), [0.25, 0.25, 0.3, 0.6, 0.9, 1.0, 0.8, 0.5]
+    parts = [slot(plan, h, hours, loads[h * len(loads) // 24]) for h in range(0, 24, hours)]
+    figure = "efficiency/cdna/moe_layer_s"
+    return msgspec.structs.replace(
+        plan,
+        slots=parts,
+        unmet={"chat": 0.03},
+        contracts=[
+            ContractPlan(
+                name=f"bought {BITE}", system="system-sram", region="", systems=(2,) * len(parts), usd_per_hour=60.0,
+                basis="capital over 5 years, power and hosting", capital_usd=4e6,
+            ),
+            ContractPlan(
+                name="by-the-hour", system="system-hbm", region="eu", systems=tuple(s.systems["slow"] for s in parts),
+                usd_per_hour=7.5, basis="rent on demand", capital_usd=0.0,
+            ),
+        ],
+        api=[
+            ApiPlan(name=f"elsewhere {BITE}", vendor="Seller", model="gpt-oss-120b", serves={"chat": 0.07},
+                    usd_per_hour=2.5, share_output_tokens=0.03),
+        ],
+        entries=[
+            EntryPoint(system="h100-x8", usd_per_hour=17.0, entry_usd_per_hour=11.2, entry_speed=1.61),
+            EntryPoint(system="mi300x-x8", usd_per_hour=15.0, entry_usd_per_hour=None, entry_speed=None),
+        ],
+        next_best=[Alternative(systems={"cs3": 2, "h200-x8": 3}, usd_per_hour=184.1, dearer=0.023)],
+        swings=[
+            SwingPoint(id="chips/a/rent_usd_per_hour", low=2.0, high=4.0, usd_at_low=150.0, usd_at_high=214.0,
+                       survives_low=True, survives_high=False),
+            SwingPoint(id=figure, low=1e-6, high=4e-5, usd_at_low=176.0, usd_at_high=None, survives_low=True,
+                       survives_high=False),
+        ],
+        survives=False,
+        vendor_frontier=[
+            VendorPoint(max_vendor_share=most, usd_per_hour=usd, vendor="Maker", share=0.66, systems={"cs3": 2})
+            for most, usd in ((0.9, 180.0), (0.7, 191.0), (0.5, None))
+        ],
+        power_frontier=[
+            PowerPoint(power_mw=mw, used_mw=0.9 * mw, profit_usd_per_hour=900 * mw**0.5,
+                       profit_usd_per_mw_hour=1000.0, systems={"cs3": 2})
+            for mw in (0.1, 0.2, 0.4)
+        ],
+    )  # fmt: skip
+
+
+def earning_plan() -> Plan:
+    """Profit is maximised."""
+    return msgspec.structs.replace(
+        day_plan(6),
+        objective="profit_usd_per_hour",
+        revenue_usd_per_hour=400.0,
+        profit_usd_per_hour=220.0,
+        profit_bound_usd_per_hour=240.0,
+    )
+
+
+def scenario_plan() -> Plan:
+    """Two demands that may come, a day each."""
+    plan = day_plan(6)
+    parts = [slot(plan, 14, 24.0, load, name) for name, load in (("as stated", 0.5), ("boom", 1.0))]
+    return msgspec.structs.replace(plan, slots=parts)
 
 
 def doubtful_plan() -> Plan:

@@ -16,13 +16,27 @@ import pytest
 from infermix.errors import InputError
 from infermix.plan.result import FrontierPoint, Plan
 from infermix.report import words
-from tests.report.plans import BITE, biting_plan, doubtful_plan, empty_plan, served
+from tests.report.plans import (
+    BITE,
+    biting_plan,
+    day_plan,
+    doubtful_plan,
+    earning_plan,
+    empty_plan,
+    scenario_plan,
+    served,
+)
 
 pytest.importorskip("jinja2", reason="needs the extra infermix[report]")
+from infermix.report.day_charts import day_pictures
 from infermix.report.html import render, write_report
+from infermix.report.range_charts import tornado
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PLANS = {"biting": biting_plan, "doubtful": doubtful_plan, "empty": empty_plan}
+PLANS = {
+    "biting": biting_plan, "doubtful": doubtful_plan, "empty": empty_plan, "day": day_plan, "earning": earning_plan,
+    "scenarios": scenario_plan,
+}  # fmt: skip
 VOID = {"meta", "link", "br", "wbr", "line", "polyline"}
 
 
@@ -93,8 +107,9 @@ def test_nothing_is_fetched_and_nothing_runs(name: str) -> None:
     assert "script" not in reader.tags and not [key for key, _ in reader.attributes if key.startswith("on")]
 
 
-def test_contents_lead_to_sections() -> None:
-    attributes = Reader(render(biting_plan())).attributes
+@pytest.mark.parametrize("name", PLANS)
+def test_contents_lead_to_sections(name: str) -> None:
+    attributes = Reader(render(PLANS[name]())).attributes
     anchors = {value[1:] for key, value in attributes if key == "href" and value.startswith("#")}
     assert anchors == {value for key, value in attributes if key == "id"}
 
@@ -110,6 +125,59 @@ def test_both_colour_schemes_and_print_have_every_colour() -> None:
 @pytest.mark.parametrize("kind", words.KINDS)
 def test_every_kind_of_chip_has_a_colour(kind: str) -> None:
     assert f".{kind} {{ --c: var(--{kind})" in render(biting_plan())
+
+
+def test_a_day_shows_its_slots_contracts_apis_and_what_is_near() -> None:
+    plan = day_plan()
+    text = Reader(render(plan)).text
+    wanted = [slot.name for slot in plan.slots] + [c.name for c in plan.contracts] + [a.name for a in plan.api]
+    wanted += [e.system for e in plan.entries] + [s.id for s in plan.swings]
+    wanted += ["Systems at work", "Spend, $ an hour", "Requests of chat a second", "2 to 8", "11.2", "1.61\u00d7",
+               "no fleet", "1 µs to 40 µs", "other systems at its high end", "Vendor with most", "$/h a MW", "+2.3%",
+               "20.0% unserved", "Goes without: 3.0% of chat"]  # fmt: skip
+    assert [want for want in wanted if want not in text] == []
+    assert "The day" not in Reader(render(biting_plan())).text
+
+
+def test_what_is_not_computed_is_said() -> None:
+    bare = {key: [] for key in ("entries", "next_best", "swings", "single_chip")}
+    text = Reader(render(msgspec.structs.replace(day_plan(6), **bare))).text
+    assert "Not computed for this plan: single-chip fleets, entry prices, next best fleets and swings" in text
+    assert "all 4 slots again" in text
+    assert "Not computed" not in Reader(render(biting_plan())).text
+
+
+def test_a_profit_is_a_tile_in_place_of_the_gap() -> None:
+    text = Reader(render(earning_plan())).text
+    assert "profit, of $400/h earned" in text and "above the lower bound" not in text
+
+
+def test_stacked_systems_add_up() -> None:
+    """The outline of the uppermost layer is the sum of all of them."""
+    plan = day_plan(6)
+    stacked = day_pictures(plan)[0].plots[0]
+    top = 1.12 * max(sum(slot.systems.values()) for slot in plan.slots)
+    outline = [tuple(map(float, point.split(","))) for point in stacked.curves[-1].points.split()]
+    for i, slot in enumerate(plan.slots):
+        assert outline[2 * i] == pytest.approx((25.0 * i, 100 - 100 * sum(slot.systems.values()) / top), abs=0.01)
+
+
+def test_every_scenario_has_a_picture() -> None:
+    pictures = day_pictures(scenario_plan())
+    assert len(pictures) == 1 and [t.label for t in pictures[0].plots[0].x_ticks] == ["as stated", "boom"]
+    parted = msgspec.structs.replace(
+        day_plan(6),
+        slots=[msgspec.structs.replace(s, scenario=name) for name in ("a", "b") for s in day_plan(6).slots],
+    )
+    assert [p.title for p in day_pictures(parted)] == ["a, probability 100.0%", "b, probability 100.0%"]
+
+
+def test_swings_start_at_the_cost_of_the_plan() -> None:
+    plan = day_plan()
+    found = tornado(plan)
+    assert found is not None and tornado(biting_plan()) is None
+    first = found.rows[0]
+    assert first.low < found.base < first.high <= 100 and found.rows[1].high == 100
 
 
 def test_little_to_say_is_said_plainly() -> None:
@@ -167,7 +235,7 @@ def many_pools() -> Plan:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 @pytest.mark.parametrize("width", [390, 1440])
-@pytest.mark.parametrize("plan", [biting_plan, doubtful_plan, empty_plan, many_pools])
+@pytest.mark.parametrize("plan", [biting_plan, doubtful_plan, empty_plan, many_pools, day_plan, scenario_plan])
 def test_the_page_never_scrolls_sideways(width: int, plan: object, tmp_path: Path) -> None:
     """In a frame of that width: a headless window is never narrower than 500 px."""
     assert callable(plan) and CHROMIUM

@@ -15,7 +15,19 @@ from rich.console import Console
 from infermix.plan.result import Plan, Why
 from infermix.report import words
 from infermix.report.tables import print_plan, print_run, shortened
-from tests.report.plans import BITE, ONE_MORE, biting_plan, doubtful_plan, empty_plan, limit, pool, served, single
+from tests.report.plans import (
+    BITE,
+    ONE_MORE,
+    biting_plan,
+    day_plan,
+    doubtful_plan,
+    earning_plan,
+    empty_plan,
+    limit,
+    pool,
+    served,
+    single,
+)
 
 
 def lines(plan: Plan, width: int = 100) -> list[str]:
@@ -44,7 +56,7 @@ def large_plan() -> Plan:
     )
 
 
-@pytest.mark.parametrize("plan", [biting_plan, doubtful_plan, empty_plan, large_plan])
+@pytest.mark.parametrize("plan", [biting_plan, doubtful_plan, empty_plan, large_plan, day_plan, earning_plan])
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_tables_fit(plan: Any, width: int) -> None:
     assert max(map(len, lines(plan(), width))) <= min(width, 100)

@@ -83,11 +83,30 @@ def _slot(question: Question, proof: SlotProof, solution: Solution) -> SlotPlan:
         status=proof.status,
         rates_per_s=rates,
         instances={pool.name: pool.instances for pool in proof.fleet.pools},
+        systems={pool.name: pool.systems for pool in proof.fleet.pools},
+        usd_per_hour=slot_usd(question, solution, proof.slot),
         serves=serves,
         unmet=unmet,
         attainment={name: proof.nominal.attainment(c) for c, name in enumerate(names)},
         attainment_low={name: proof.low.attainment(c) for c, name in enumerate(names)},
     )
+
+
+def slot_usd(question: Question, solution: Solution, slot: int) -> dict[str, float]:
+    """System or API → what is paid for it in a slot [USD/h]; what starts cost is not in it."""
+    found: dict[str, float] = {}
+    for offer, contract in question.contracts:
+        had = solution.had[contract.name]
+        signed = contract.signed or any(had)
+        paid = max(had[slot], contract.least_paid if signed else 0)
+        usd = paid * contract.usd_per_hour * contract.paid_share(contract.name in question.slots[slot].missing)
+        found[offer.system.id] = found.get(offer.system.id, 0.0) + usd
+    demands = {d.name: d for d in question.demands}
+    for api in question.apis:
+        bought = solution.bought.get(api.name, {})
+        usd = sum(rates[slot] * api_usd(api, demands[name]) * SECONDS_PER_HOUR for name, rates in bought.items())
+        found[api.name] = found.get(api.name, 0.0) + usd
+    return {name: usd for name, usd in found.items() if usd > 0.0}
 
 
 def contract_plans(question: Question, solution: Solution) -> list[ContractPlan]:

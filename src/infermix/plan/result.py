@@ -218,6 +218,10 @@ class SlotPlan(msgspec.Struct, kw_only=True):
     """Class → requests a second that are asked for."""
     instances: dict[str, int]
     """Pool → running instances."""
+    systems: dict[str, int] = {}
+    """Pool → systems that host them."""
+    usd_per_hour: dict[str, float] = {}
+    """System or API → what is paid for it in this slot, at work or not; starts are not in it."""
     serves: dict[str, dict[str, float]]
     """Class → pool or API → share of its requests."""
     unmet: dict[str, float]

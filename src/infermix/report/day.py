@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infermix.plan.result import Plan
+from infermix.plan.result import ContractPlan, Plan
 from infermix.report import words
 
 
@@ -36,11 +36,31 @@ def slot_rows(plan: Plan) -> list[tuple[str, ...]]:
 
 def contract_rows(plan: Plan) -> list[tuple[str, ...]]:
     """(contract, system, systems had, USD an hour of one, how the price came about)."""
-    return [(c.name, c.system, _had(c.systems), words.digits(c.usd_per_hour), c.basis) for c in plan.contracts]
+    return [(c.name, c.system, had(c), words.digits(c.usd_per_hour), c.basis) for c in plan.contracts]
 
 
-def _had(systems: tuple[int, ...]) -> str:
-    return str(systems[0]) if len(set(systems)) == 1 else " ".join(map(str, systems))
+def had(contract: ContractPlan) -> str:
+    """Systems had under a contract: one number, or the least and the most of the slots."""
+    least, most = min(contract.systems, default=0), max(contract.systems, default=0)
+    return str(most) if least == most else f"{least} to {most}"
+
+
+def not_told(plan: Plan) -> list[str]:
+    """What of the explanation was not computed, and why."""
+    parts = {
+        "single-chip fleets": plan.single_chip, "entry prices": plan.entries, "next best fleets": plan.next_best,
+        "swings": plan.swings, "frontiers": plan.frontier, "reasons for every system": plan.why,
+    }  # fmt: skip
+    left_out = [name for name, found in parts.items() if not found]
+    if not left_out or not plan.fleet:
+        return []
+    if len(plan.slots) > 1:
+        why = f"each would solve the program of all {len(plan.slots)} slots again"
+    elif any(plan.unmet.values()):
+        why = "fleets that leave out other requests do not compare by cost"
+    else:
+        return []
+    return [f"Not computed for this plan: {words.joined(left_out)}; {why}."]
 
 
 def entry_rows(plan: Plan) -> list[tuple[str, ...]]:

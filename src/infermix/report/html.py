@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from infermix.errors import InputError
 from infermix.plan.result import Plan
-from infermix.report import charts, words
+from infermix.report import charts, day, words
+from infermix.report.day_charts import day_pictures
+from infermix.report.range_charts import power_plot, tornado, vendor_plot
 
 if TYPE_CHECKING:
     import jinja2
@@ -32,7 +34,7 @@ def write_report(plan: Plan, path: str | Path) -> None:
 
 def render(plan: Plan) -> str:
     """The report of a plan as the text of an HTML file."""
-    return _environment().get_template("report.html").render(plan=plan, words=words, **_charts(plan))
+    return _environment().get_template("report.html").render(plan=plan, words=words, day=day, **_charts(plan))
 
 
 def _charts(plan: Plan) -> dict[str, Any]:
@@ -43,6 +45,10 @@ def _charts(plan: Plan) -> dict[str, Any]:
         "cdfs": charts.cdfs(plan),
         "cost_bars": charts.cost_bars(plan),
         "frontiers": charts.frontiers(plan),
+        "pictures": day_pictures(plan),
+        "tornado": tornado(plan),
+        "vendor_plot": vendor_plot(plan),
+        "power_plot": power_plot(plan),
     }
 
 
