@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from infermix import jit
 from infermix.rng import u01
 from infermix.route import scorers
+from infermix.route.at_once import AT_ONCE, MANY
 from infermix.route.names import POLICIES
 from infermix.route.registry import POLICIES as COMPILED
 from infermix.route.view import Ask, FleetView
@@ -28,6 +30,13 @@ GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 @given(view=views(), ask=asks())
 def test_as_the_twin(name: str, view: FleetView, ask: Ask) -> None:
     assert ready(COMPILED[name])(view, ask) == getattr(naive, name)(view, ask)
+
+
+@every
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(view=st.one_of(views(), views(MANY, 256)), ask=asks())
+def test_all_at_once_as_one_by_one(name: str, view: FleetView, ask: Ask) -> None:
+    assert AT_ONCE[name](view, ask) == ready(COMPILED[name])(view, ask)
 
 
 @every

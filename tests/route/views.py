@@ -38,10 +38,10 @@ def make_ask(number: int = 0, **fields: Any) -> Ask:
 
 
 @st.composite
-def views(draw: st.DrawFn, least: int = 1) -> FleetView:
-    """1 to 8 instances in 1 to 3 pools; those of a pool are alike but for their counters, and these are often equal."""
+def views(draw: st.DrawFn, least: int = 1, most: int = 8) -> FleetView:
+    """1 to 8 instances, or as said, in 1 to 3 pools; those of a pool differ in counters only, if at all."""
     luck = Random(draw(st.integers(0, 2**32 - 1)))
-    n, pools, classes = draw(st.integers(least, 8)), draw(st.integers(1, 3)), 2
+    n, pools, classes = draw(st.integers(least, most)), draw(st.integers(1, 3)), 2
     pool = sorted(luck.randrange(pools) for _ in range(n))
     empty = draw(st.booleans())
 

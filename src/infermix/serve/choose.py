@@ -40,10 +40,20 @@ def _estimates(view: FleetView, ask: Ask, j: int) -> tuple[float, float, float, 
     return ttft_s, tpot_s, ttft_s + rest * tpot_s, usd_per_request(view, ask, j)
 
 
+def _plain_estimates(view: FleetView, ask: Ask, j: int) -> tuple[float, float, float, float]:
+    """In Python's own numbers, whatever the columns hold."""
+    ttft_s, tpot_s, e2e_s, usd = _estimates(view, ask, j)
+    return float(ttft_s), float(tpot_s), float(e2e_s), float(usd)
+
+
+def _plain_price(view: FleetView, ask: Ask, j: int) -> float:
+    return float(usd_per_request(view, ask, j))
+
+
 def make_chooser(policy: Policy, view: FleetView, ask: Ask, *, sticky: bool) -> Chooser:
     """Compile what there is to compile, now rather than at the first request; ``view`` and ``ask`` are examples."""
     if not jit.ENABLED:
-        return Chooser(policy, _estimates, usd_per_request, sticky)
+        return Chooser(policy, _plain_estimates, _plain_price, sticky)
     estimates, price = _kernels()
     estimates(view, ask, 0)
     price(view, ask, 0)

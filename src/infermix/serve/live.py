@@ -14,6 +14,7 @@ import numpy as np
 from infermix import jit
 from infermix.arrays import Floats
 from infermix.rng import u01
+from infermix.route.at_once import AT_ONCE, MANY
 from infermix.route.registry import find_policy
 from infermix.route.view import Ask, FleetView
 from infermix.serve.breaker import Breaker
@@ -69,7 +70,9 @@ class Live:
         self._modelled = {name: np.asarray(columns[name]).tolist() for name in (*CORRECTED, "prefill_s_per_token")}
         columns |= {name: np.zeros(n, dtype=np.int64) for name in _COUNTERS}
         view = FleetView(eligible=np.zeros(n, dtype=np.bool_), age_s=np.zeros(n), **columns)
-        self.view = view if jit.ENABLED else as_lists(view)
+        self._at_once = not jit.ENABLED and n >= MANY and file.gateway.policy in AT_ONCE
+        self._in_lists = not jit.ENABLED and not self._at_once
+        self.view = as_lists(view) if self._in_lists else view
         self.own = [0] * n
         """Requests in flight that this gateway sent."""
         self.elsewhere = [Elsewhere() for _ in range(n)]
@@ -79,7 +82,7 @@ class Live:
         self.chars = {model: Running(CHARS_PER_TOKEN, 16.0) for model in file.models}
         self.number = 0
         self.chooser = self._chooser()
-        self._bases: dict[tuple[str, int], list[bool]] = {}
+        self._bases: dict[tuple[str, int], Any] = {}
         self._room = [s.blocks * s.block_tokens for s in specs for _ in range(s.instances)]
         self._least_room = min(self._room)
         self._limited = [j for j, b in enumerate(self.backends) if b.max_inflight is not None]
@@ -96,7 +99,9 @@ class Live:
     def _chooser(self) -> Chooser:
         listen = self.file.gateway
         policy = find_policy(listen.policy, f"{self.file.path}: gateway.policy", self.file.folder)
-        if not jit.ENABLED:
+        if self._at_once:
+            policy = AT_ONCE[listen.policy]
+        elif not jit.ENABLED:
             policy = getattr(policy, "py_func", policy)
         example = Ask(0, 0, 0, -1, 0.0, 1, 0, 1.0, 0, np.inf, 0.5, -1)
         return make_chooser(policy, self.view, example, sticky=listen.sticky)
@@ -166,9 +171,8 @@ class Live:
         c = self.classes.index(signals.class_name)
         base = self._bases.get((model, c))
         if base is None:
-            base = self._bases[model, c] = [
-                b.model == model and (not b.serves or self.classes[c] in b.serves) for b in self.backends
-            ]
+            served = [b.model == model and (not b.serves or self.classes[c] in b.serves) for b in self.backends]
+            base = self._bases[model, c] = served if self._in_lists else np.array(served)
         eligible = self.view.eligible
         eligible[:] = base
         for j in self._troubled:
@@ -184,7 +188,12 @@ class Live:
         self._age(now_s)
         if self._shared is not None:
             self._see_others(self._shared)
-        return any(eligible)
+        return self.anybody()
+
+    def anybody(self) -> bool:
+        """Whether any instance is marked."""
+        eligible = self.view.eligible
+        return any(eligible) if self._in_lists else bool(eligible.any())
 
     def _see_others(self, shared: Shared) -> None:
         """What the other workers have by now."""
@@ -316,8 +325,8 @@ class Live:
     def fullness(self) -> float:
         """Requests in flight over places in batches, of the instances that are marked."""
         view = self.view
-        seats = sum(int(s) for s, e in zip(view.max_num_seqs, view.eligible, strict=True) if e)
-        taken = sum(int(t) for t, e in zip(view.inflight, view.eligible, strict=True) if e)
+        marked = np.asarray(view.eligible)
+        seats, taken = (int(np.asarray(column)[marked].sum()) for column in (view.max_num_seqs, view.inflight))
         return taken / seats if seats else 1.0
 
 

@@ -111,7 +111,7 @@ class Picker:
             for j, address in enumerate(self.addresses):
                 if address not in subset:
                     live.mask(j)
-            ready = any(live.view.eligible)
+            ready = live.anybody()
         if not ready:
             if subset is None and self._is_full(model, now_s):
                 raise _busy("every instance is full")
