@@ -23,8 +23,9 @@ from tests.laws.test_queues import enough, mean_and_error, single_server
 from tests.laws.test_sample_paths import EPS, with_other_futures
 from tests.naive.policies import least_wait, round_robin
 from tests.naive.sim import COMPLETED, REFUSED, UNFINISHED, NaivePool, NaiveResult, Policy
+from tests.nightly import examples
 
-law = settings(max_examples=30, deadline=None, derandomize=True)
+law = settings(max_examples=examples(30), deadline=None, derandomize=True)
 
 
 def end_s(run: NaiveResult, row: int) -> float:

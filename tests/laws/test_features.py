@@ -32,9 +32,10 @@ from tests.naive.sim import (
     Policy,
 )
 from tests.naive.test_twin import a_pool
+from tests.nightly import examples
 
 EPS = 1e-9
-law = settings(max_examples=30, deadline=None, derandomize=True)
+law = settings(max_examples=examples(30), deadline=None, derandomize=True)
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 
 import numpy as np
 import pytest
@@ -16,10 +15,11 @@ from tests.laws.feature_cases import FEATURES, PAIRS, FeatureCase, random_case
 from tests.laws.strategies import POLICIES, by_all_counters
 from tests.laws.test_kernel_equals_twin import assert_same
 from tests.naive.sim import NaiveResult, Policy
+from tests.nightly import NIGHTLY
 
 pytestmark = pytest.mark.skipif(not kernel_has_features(), reason="the kernel does not know them")
 
-CASES = 2000 if os.environ.get("INFERMIX_NIGHTLY") == "1" else 300
+CASES = 2000 if NIGHTLY else 300
 ROUTES: list[Policy] = [*POLICIES, by_all_counters, by_all_counters]
 COLUMNS = ("prefill_instance", "hit_tokens", "loaded_tokens", "restarts")
 

@@ -14,6 +14,7 @@ from tests.laws.engines import kernel_engine, naive_engine
 from tests.laws.strategies import POLICIES, Case, by_all_counters, cases, closed_cases, with_columns
 from tests.naive.policies import least_wait
 from tests.naive.sim import NaivePool, NaiveResult, Policy
+from tests.nightly import examples
 
 pytest.importorskip("infermix.sim.run")
 
@@ -38,7 +39,7 @@ def assert_same(
 
 
 @names
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=examples(200), deadline=None, derandomize=True)
 @given(case=cases())
 def test_off_ties(policy: Policy, case: Case) -> None:
     """L17: the same instance and status, counts and, to a relative 1e-9, times. ``by_all_counters`` makes the
@@ -47,7 +48,7 @@ def test_off_ties(policy: Policy, case: Case) -> None:
 
 
 @names
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=examples(120), deadline=None, derandomize=True)
 @given(case=closed_cases())
 def test_closed_loop_off_ties(policy: Policy, case: Case) -> None:
     """L19: the same where requests wait for answers; and the same arrival times came about."""
@@ -55,7 +56,7 @@ def test_closed_loop_off_ties(policy: Policy, case: Case) -> None:
 
 
 @names
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=examples(60), deadline=None, derandomize=True)
 @given(case=st.one_of(cases(), closed_cases()), part=st.floats(0.05, 0.95))
 def test_cut_short(policy: Policy, case: Case, part: float) -> None:
     """L17 and L19, for runs that end before all is done."""
@@ -66,7 +67,7 @@ def test_cut_short(policy: Policy, case: Case, part: float) -> None:
 
 
 @names
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=examples(60), deadline=None, derandomize=True)
 @given(case=st.one_of(cases(), closed_cases()), ticks=st.integers(1, 8))
 def test_random_ties(policy: Policy, case: Case, ticks: int) -> None:
     """L18 and L19: all times are small multiples of a binary fraction, so events fall together all the time."""

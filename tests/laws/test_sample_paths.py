@@ -15,9 +15,10 @@ from tests.laws.engines import naive_engine
 from tests.laws.strategies import OPEN, Case, Engine, by_all_counters, cases, policies, scaled, with_columns
 from tests.naive.policies import least_wait, round_robin
 from tests.naive.sim import COMPLETED, REFUSED, UNFINISHED, NaivePool, NaiveResult, Policy
+from tests.nightly import examples
 
 EPS = 1e-9
-law = settings(max_examples=60, deadline=None, derandomize=True)
+law = settings(max_examples=examples(60), deadline=None, derandomize=True)
 
 
 def least_prefill_s(pool: NaivePool, tokens: int, cached: int) -> float:

@@ -16,6 +16,7 @@ from infermix.workload.requests import make_requests
 from tests.laws.engines import kernel_engine, naive_engine
 from tests.laws.strategies import Case, cases
 from tests.naive.policies import least_wait
+from tests.nightly import examples
 
 run_module = importlib.import_module("infermix.sim.run")
 EDGES = gap_edges_s()
@@ -52,13 +53,13 @@ def check_counts(case: Case, **choices: Any) -> tuple[int, int]:
     return int(run.gaps.sum()), preempted
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(case=cases())
 def test_every_time_between_tokens_is_counted_in_its_bin(case: Case) -> None:
     check_counts(case)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(case=cases())
 def test_a_run_that_is_cut_counts_what_came_out(case: Case) -> None:
     whole = kernel_run(case)
@@ -67,7 +68,7 @@ def test_a_run_that_is_cut_counts_what_came_out(case: Case) -> None:
         check_counts(case, until_s=float(np.median(ends)) * 1.0001)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(case=cases())
 def test_tokens_and_times_are_conserved(case: Case) -> None:
     run = kernel_run(case)

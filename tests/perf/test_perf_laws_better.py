@@ -15,6 +15,7 @@ from infermix.errors import NoAnswer
 from infermix.perf.deployment import Deployment
 from infermix.perf.memory import kv_tokens_left
 from infermix.perf.table import StepTable, compile_table, table_at
+from tests.nightly import examples
 from tests.perf.deployments import (
     CAT,
     TIMES,
@@ -120,7 +121,7 @@ def test_better_efficiencies_are_nowhere_worse(family: str) -> None:
     not_worse(roomy, base, d.name)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(
     d=deployments(), factor=st.floats(1.0, 10.0), names=st.sets(st.sampled_from(sorted(SPEED | CAPACITY)), min_size=1)
 )
@@ -133,7 +134,7 @@ def test_any_better_chip_is_nowhere_worse(d: Deployment, factor: float, names: s
     not_worse(compile_table(improved(d, names, factor)), base, d.name)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(factor=st.floats(0.1, 10.0), again=st.floats(0.1, 10.0), name=st.sampled_from(["h100-x8", "cs3"]))
 def test_speeds_multiply(factor: float, again: float, name: str) -> None:
     base = compile_table(deploy(name, "llama-3.1-8b"))

@@ -26,6 +26,7 @@ from tests.naive import perf as naive
 from tests.naive import perf_memory
 from tests.naive import perf_model as count
 from tests.naive.perf_sram import Pipeline
+from tests.nightly import examples
 from tests.perf.deployments import CAT, MODELS, deploy, every_layout
 from tests.perf.shapes import deployments, models
 
@@ -115,7 +116,7 @@ def test_the_table_is_the_twins(name: str) -> None:
         assert ttft_s(d, prompt, cached) == pytest.approx(wanted, rel=CLOSE), (prompt, cached)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(d=deployments(), tokens=st.lists(st.integers(1, 900), min_size=1, max_size=3), prompt=st.integers(1, 1500))
 def test_any_shape_on_any_chip_is_the_twins(d: Deployment, tokens: list[int], prompt: int) -> None:
     left = perf_memory.kv_tokens_left(d)
@@ -146,7 +147,7 @@ def test_every_model_of_the_catalogue_is_the_twins(model: str) -> None:
             agree(d, table_at(d, np.array([1.0, 40.0, 3000.0])), [1, 40, 3000])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(model=models(), weights=st.sampled_from(sorted(BYTES_PER_WEIGHT)), kv=st.sampled_from(sorted(BYTES_PER_KV)))
 def test_counting_is_the_twins(model: Model, weights: str, kv: str) -> None:
     head = model.hidden * model.vocab
@@ -170,7 +171,7 @@ def test_counting_is_the_twins(model: Model, weights: str, kv: str) -> None:
             assert touched == pytest.approx(count.experts_touched(model, tokens), rel=CLOSE)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(d=deployments(), batch=st.integers(1, 300), context=st.integers(0, 50_000))
 def test_parts_of_a_step_add_up(d: Deployment, batch: int, context: int) -> None:
     assume(perf_memory.kv_tokens_left(d) > BLOCK_TOKENS + 1)

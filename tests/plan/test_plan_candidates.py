@@ -19,6 +19,7 @@ from infermix.plan.options import Kept, Option, _kept, able, queue_free_capacity
 from infermix.plan.question import Question, ask
 from infermix.plan.queue_free import TOKENS, lines_of, pace, seconds_by_row, steps_of, work_of
 from infermix.plan.worth import speed_of
+from tests.nightly import examples
 from tests.plan.questions import CHAT, offer, option, study
 
 CODE: dict[str, Any] = {
@@ -75,7 +76,7 @@ seconds = st.floats(0.1, 10.0)
 
 
 @given(rows=st.lists(st.tuples(seconds, seconds, seconds, seconds), min_size=1, max_size=12))
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=examples(200), deadline=None, derandomize=True)
 def test_what_is_pruned_is_matched_by_what_stays(rows: list[tuple[float, ...]]) -> None:
     """Whatever mix a candidate holds by its rows, one that stays holds by its rows as well."""
     outer = np.array(rows).reshape(-1, 2, 2)

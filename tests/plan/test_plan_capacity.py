@@ -18,6 +18,7 @@ from infermix.plan.question import Demand, Question, ask
 from infermix.sim.run import simulate_pools
 from infermix.sim.specs import fleet_pool_spec
 from infermix.workload.requests import make_requests
+from tests.nightly import examples
 from tests.plan.questions import CHAT, offer, option, study
 
 LAYOUTS: tuple[tuple[str, dict[str, int]], ...] = (
@@ -46,7 +47,7 @@ request = st.tuples(st.integers(1, 6000), st.sampled_from((0.0, 0.5, 0.95)), st.
     chunk=st.sampled_from((512, 2048, 8192)),
     lengths=st.lists(request, min_size=1, max_size=6),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=examples(60), deadline=None, derandomize=True)
 def test_no_instance_is_faster_than_the_queue_free_bound(
     layout: tuple[str, dict[str, Any]], seqs: int, chunk: int, lengths: list[tuple[int, float, int]]
 ) -> None:

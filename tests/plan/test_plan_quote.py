@@ -24,6 +24,7 @@ from infermix.plan.quote.run import quote
 from infermix.plan.quote.stand import Stand
 from infermix.plan.quote.worth import HOURS_PER_YEAR, Terms, Worlds
 from tests.naive.quote import best_gain_usd, gain_usd
+from tests.nightly import examples
 from tests.plan.questions import CHAT, RAW
 
 PLAIN = Terms(years=1.0, discount_rate=0.0, refund=0.0, deposit_usd=0.0, refundable=False)
@@ -49,7 +50,7 @@ def stand(savings: Floats, **changes: Any) -> Stand:
     return Stand(**{**plain, **changes})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @example(0.0, 1.0, 0.0, 1.5, 5e-324, 0.0, True, 0.0, 0.0, False, 0.0, False)  # a rate too small to divide by
 @given(
     saving=st.floats(0.0, 100.0), price=st.floats(0.1, 100.0), start=st.floats(0.0, 2.0), years=st.floats(0.2, 5.0),
@@ -83,7 +84,7 @@ def test_gains_are_those_of_every_day(
         assert found.gains_usd(even)[0] == pytest.approx(0.0, abs=1e-6 * (scale + even * years * HOURS_PER_YEAR))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_the_best_number_of_systems_is_used(data: st.DataObject) -> None:
     rows = data.draw(st.integers(1, 4))

@@ -16,9 +16,10 @@ from infermix.route.view import Ask, FleetView
 from infermix.sim.prepare import prefix_keys
 from infermix.workload.requests import make_requests
 from tests.naive import policies as naive
+from tests.nightly import examples
 from tests.route.views import asks, make_ask, make_view, ready, views, without
 
-laws = settings(max_examples=200, deadline=None, derandomize=True)
+laws = settings(max_examples=examples(200), deadline=None, derandomize=True)
 
 
 @laws

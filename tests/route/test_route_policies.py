@@ -19,6 +19,7 @@ from infermix.route.names import POLICIES
 from infermix.route.registry import POLICIES as COMPILED
 from infermix.route.view import Ask, FleetView
 from tests.naive import policies as naive
+from tests.nightly import examples
 from tests.route.views import asks, make_ask, make_view, ready, views, without
 
 every = pytest.mark.parametrize("name", POLICIES)
@@ -26,21 +27,21 @@ GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 
 
 @every
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=examples(300), deadline=None, derandomize=True)
 @given(view=views(), ask=asks())
 def test_as_the_twin(name: str, view: FleetView, ask: Ask) -> None:
     assert ready(COMPILED[name])(view, ask) == getattr(naive, name)(view, ask)
 
 
 @every
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=examples(300), deadline=None, derandomize=True)
 @given(view=st.one_of(views(), views(MANY, 256)), ask=asks())
 def test_all_at_once_as_one_by_one(name: str, view: FleetView, ask: Ask) -> None:
     assert AT_ONCE[name](view, ask) == ready(COMPILED[name])(view, ask)
 
 
 @every
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=examples(100), deadline=None, derandomize=True)
 @given(view=views(), ask=asks())
 def test_asked_again_with_its_choice_masked(name: str, view: FleetView, ask: Ask) -> None:
     """Each answer is eligible, none comes twice, and all are told unless the policy refuses."""
@@ -112,7 +113,7 @@ SCORES = {name: jit.outermost(getattr(scorers, name)) for name, _ in PAIRS}
 
 
 @pytest.mark.parametrize(("name", "twin"), PAIRS, ids=[name for name, _ in PAIRS])
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=examples(100), deadline=None, derandomize=True)
 @given(view=views(), ask=asks())
 def test_scores_are_the_twins(name: str, twin: Callable[..., float], view: FleetView, ask: Ask) -> None:
     for j in range(len(view.pool)):

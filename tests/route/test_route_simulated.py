@@ -17,6 +17,7 @@ from tests.laws.engines import kernel_engine, naive_engine
 from tests.laws.strategies import Case, cases, with_columns
 from tests.naive import policies as naive
 from tests.naive.sim import NaiveResult
+from tests.nightly import examples
 
 every = pytest.mark.parametrize("name", POLICIES)
 
@@ -50,7 +51,7 @@ def run(engine: object, case: Case, name: str, promises: Promises) -> NaiveResul
 
 
 @every
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=examples(60), deadline=None, derandomize=True)
 @given(case=cases(), seed=st.integers(0, 2**32 - 1))
 def test_a_run_is_the_twins(name: str, case: Case, seed: int) -> None:
     case, promises = dressed(case, Random(seed))
@@ -59,7 +60,7 @@ def test_a_run_is_the_twins(name: str, case: Case, seed: int) -> None:
     assert kernel.last_s == pytest.approx(twin.last_s, rel=1e-9, nan_ok=True)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=examples(60), deadline=None, derandomize=True)
 @given(case=cases(ample_kv=True, serve_all=True), seed=st.integers(0, 2**32 - 1))
 def test_spilling_and_splitting_lose_nobody(case: Case, seed: int) -> None:
     case, promises = dressed(case, Random(seed))

@@ -27,11 +27,12 @@ from infermix.serve.gateway import Gateway
 from infermix.serve.http1 import Server
 from infermix.serve.openai import Message, Wanted
 from infermix.serve.pools import pool_specs
+from tests.nightly import NIGHTLY
 from tests.serve.emulated import MODEL, Seen, a_spec, ask, chat, emulating, free_ports, places
 from tests.serve.raw import run
 
 STREAMS = 64
-LONG = 10_000 if os.environ.get("INFERMIX_NIGHTLY") == "1" else 600
+LONG = 10_000 if NIGHTLY else 600
 STREAM: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 TOKENS = 24
 

@@ -19,6 +19,7 @@ from infermix.silicon.constants import constants
 from infermix.silicon.draw import Draw
 from infermix.silicon.record import FAMILIES
 from infermix.silicon.space import Designs, Money, Screened, Space, Work, chip_of, designs_of, pareto, screened
+from tests.nightly import NIGHTLY
 from tests.silicon.conftest import Told
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "silicon"
@@ -163,15 +164,37 @@ def test_a_promise_that_no_design_holds(told: Told) -> None:
     assert "no design of the space" in message
 
 
+PART_OF_IT = (
+    ("top = 20", "top = 2"),
+    ("sram_mb = [64, 128, 256, 512, 768]", "sram_mb = [64, 128]"),
+    ("tflops = [200, 400, 800, 1200, 1600]", "tflops = [400, 800]"),
+)
+
+SHORT = """
+[prove]
+requests_per_class = 500
+"""
+
+
 @pytest.mark.compiled_only
 def test_the_example_with_its_fleet(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    file = str(EXAMPLES / "design-mix.toml")
+    """The whole space in nightly runs, a part of it else."""
+    fleet = (EXAMPLES / "design-fleet.toml").read_text()
+    (tmp_path / "design-fleet.toml").write_text(fleet if NIGHTLY else fleet + SHORT)
+    text = (EXAMPLES / "design-mix.toml").read_text()
+    top = 20 if NIGHTLY else 2
+    for old, new in () if NIGHTLY else PART_OF_IT:
+        assert old in text
+        text = text.replace(old, new, 1)
+    (tmp_path / "mix.toml").write_text(text)
+    file, chips = str(tmp_path / "mix.toml"), tmp_path / "chips"
+    chips.mkdir()
     with pytest.raises(SystemExit) as left:
-        main(["silicon", "design", file, "--json", str(tmp_path / "a.json"), "--chips", str(tmp_path)])
+        main(["silicon", "design", file, "--json", str(tmp_path / "a.json"), "--chips", str(chips)])
     out, err = capsys.readouterr()
     assert left.value.code == 0, err
     assert max(len(line.rstrip()) for line in out.splitlines()) <= 100
     found = json.loads((tmp_path / "a.json").read_text())
-    assert len(found["fleet"]["each"]) == 20 and len(list(tmp_path.glob("*.toml"))) == 20
+    assert len(found["fleet"]["each"]) == top and len(list(chips.glob("*.toml"))) == top
     worth = [c["marginal_usd_per_hour"] for c in found["candidates"]]
     assert all(value >= -1e-6 for value in worth)

@@ -20,6 +20,7 @@ from infermix.workload.requests import Requests
 from tests.naive import paths as naive
 from tests.naive.cache import Key, Memory, Tier, unique_key
 from tests.naive.tables import KINDS, random_requests
+from tests.nightly import examples
 
 clear = jit.outermost(compiled.clear)
 copy_down = jit.outermost(compiled.copy_down)
@@ -306,7 +307,7 @@ def random_twins(random: np.random.Generator, n: int, kind: str) -> Twins:
 
 @pytest.mark.uncompiled_s(20)
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 20))
 def test_a_random_life_leaves_the_same_blocks_in_the_same_order(kind: str, seed: int, n: int) -> None:
     random = np.random.default_rng(seed)

@@ -19,6 +19,7 @@ from infermix.workload.traces import read_trace
 from infermix.workload.turns import stretches
 from tests.naive import paths as naive
 from tests.naive.tables import KINDS, random_requests
+from tests.nightly import examples
 
 SHARED = Path(os.environ.get("INFERMIX_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
@@ -178,7 +179,7 @@ def check(requests: Requests) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 14))
 def test_segments_are_those_of_the_paths_token_by_token(kind: str, seed: int, n: int) -> None:
     check(random_requests(np.random.default_rng(seed), n, kind))

@@ -24,6 +24,7 @@ from infermix.sim.stream import Ended, Streamed, simulate_stream
 from infermix.sim.totals import TIMES
 from infermix.workload.classes import Slo, TrafficClass
 from infermix.workload.requests import Requests, make_requests
+from tests.nightly import examples
 
 CLASSES = ("chat", "code")
 TYPICAL = np.array([30.0, 60.0])
@@ -105,7 +106,7 @@ def cuts_of(draw: st.DrawFn, n: int) -> list[int]:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=examples(40), deadline=None, derandomize=True)
 @given(data=st.data(), n=st.integers(0, 150), seed=st.integers(0, 99), rate=st.sampled_from([5.0, 40.0, 400.0]))
 def test_the_same_bits_whatever_the_windows(policy: str, data: st.DataObject, n: int, seed: int, rate: float) -> None:
     """Long prompts are refused, short memory preempts, queues grow and empty: all of it across the borders."""

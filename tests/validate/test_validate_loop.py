@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infermix.validate.loop import Curve, Rules, Times, run_loop
+from tests.nightly import examples
 
 
 def plain(curve: Curve, rules: Rules, clients: int, inputs: list[int], outputs: list[int]) -> Times:
@@ -70,7 +71,7 @@ def curve(kept: float = 1.0) -> Curve:
 LENGTHS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 20)), min_size=1, max_size=25)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(LENGTHS, st.integers(1, 8), st.booleans(), st.integers(1, 64), st.integers(1, 6), st.integers(1, 400),
        st.sampled_from([1.0, 1.8]), st.sampled_from([1.0, 0.5]))  # fmt: skip
 def test_loop_is_what_its_rules_say(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from infermix.errors import InputError
 from infermix.workload.arrivals import Drawn, draw, shorten
 from infermix.workload.classes import Slo, TrafficClass
+from tests.nightly import examples
 
 SLO = Slo(ttft_s=1.0)
 COLUMNS = ("arrival_s", "input_tokens", "cached_tokens", "output_tokens")
@@ -80,7 +81,7 @@ SESSION_ROWS = [4, 5, 6, 7, 8]
 
 
 @given(st.floats(0.5, 200.0), st.integers(0, 2**63))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_sessions_are_whole_and_keep_their_offsets(
     tmp_path_factory: pytest.TempPathFactory, horizon: float, seed: int
 ) -> None:
@@ -149,7 +150,7 @@ def test_a_profile_with_a_longer_horizon_only_adds_requests() -> None:
 
 
 @given(st.integers(0, 2**64 - 1), st.floats(1.0, 400.0))
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 def test_same_seed_same_traffic_and_sound_columns(seed: int, horizon: float) -> None:
     classes = {name: profile(name, 4.0) for name in PROFILES}
     a, b = (draw(classes, seed=seed, horizon_s=horizon).requests for _ in range(2))

@@ -14,6 +14,7 @@ from infermix.workload.arrivals import draw
 from infermix.workload.classes import Slo, TrafficClass
 from infermix.workload.laws import Arrivals, gamma_variates, index_of_dispersion, law_arrivals, unit_gaps, weibull_shape
 from infermix.workload.shape import Shape, Sine, by_hour, hours_of, peak_hours
+from tests.nightly import examples
 
 SLO = Slo(ttft_s=1.0)
 LAWS = [("poisson", 1.0), ("gamma", 0.3), ("gamma", 2.0), ("gamma", 5.0), ("weibull", 0.5), ("weibull", 3.0)]
@@ -59,7 +60,7 @@ def test_variates_hang_on_their_counter_alone() -> None:
 
 
 @given(st.floats(0.05, 8.0))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_the_weibull_shape_has_the_cv_asked_for(cv: float) -> None:
     k = weibull_shape(cv)
     assert gamma(1 + 2 / k) / gamma(1 + 1 / k) ** 2 - 1 == pytest.approx(cv * cv, rel=1e-6)
