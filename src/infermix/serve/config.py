@@ -76,6 +76,8 @@ class Backend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     engine: Engine = "vllm"
     key_env: str | None = None
     """Variable of the environment that holds the key of the backend."""
+    ca_file: str | None = None
+    """Certificates (PEM) that an https backend is trusted by, relative to this file; none: the system's."""
     usd_per_hour: float | None = None
     usd_per_mtok_input: float | None = None
     usd_per_mtok_cached: float | None = None
@@ -99,7 +101,8 @@ class Backend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     stages: int | None = None
     weights: str | None = None
     kv: str = "bf16"
-    role: Literal["both"] = "both"
+    role: str = "both"
+    """Nothing else is served here: prefill and decode apart are the business of the engine's own router."""
     max_num_seqs: int = 256
     max_batched_tokens: int = 8192
     spec: str | None = None
@@ -290,6 +293,15 @@ def _check_backends(file: GatewayFile, where: str) -> None:
             raise InputError("two backends of one name", where=f"{here}.name", value=backend.name)
         seen.add(backend.name)
         _check_url(backend.url, f"{here}.url")
+        if backend.ca_file is not None and not backend.url.startswith("https:"):
+            raise InputError(
+                "a ca_file without TLS", where=f"{here}.ca_file", value=backend.url, allowed="https://HOST"
+            )
+        if backend.role != "both":
+            raise InputError(
+                "prefill and decode apart are not routed", where=f"{here}.role", value=backend.role, allowed="both",
+                mend="put the engine's own router before such a pair, and name its URL; infermix simulate knows them",
+            )  # fmt: skip
         for served in backend.serves:
             if served not in file.classes:
                 raise InputError(

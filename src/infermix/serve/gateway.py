@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import time
 from collections.abc import Mapping
 from math import ceil
@@ -24,7 +25,7 @@ from infermix.serve.queue import Queue
 from infermix.serve.relay import Attempt
 from infermix.serve.resume import resumed
 from infermix.serve.signals import known_names, read_signals
-from infermix.serve.upstream import Site
+from infermix.serve.upstream import site_of
 from infermix.sim.state import PoolSpec
 
 SWEEP_S = 0.05
@@ -46,8 +47,8 @@ class Gateway:
         self.live = Live(file, specs)
         self.known = known_names(file)
         self.door = Door(file, read_keys(file, environment))
-        self.sites = [Site(b.url, _key(b.key_env, environment, file), file.limits.upstream_connections)
-                      for b in self.live.backends]  # fmt: skip
+        most_idle = file.limits.upstream_connections
+        self.sites = [site_of(b, _key(b.key_env, environment, file), most_idle, file) for b in self.live.backends]
         self.homes = Homes()
         self.queue = Queue(file.limits.queue_max, file.limits.queue_s)
         self.books = Books(self)
@@ -220,7 +221,7 @@ class Gateway:
             )
         if attempt.fault in ("first_token", "total"):
             return ApiError(504, f"no answer in time; {tries} asked, last {name}", code="backend_timeout")
-        what = attempt.fault or f"HTTP {attempt.status}"
+        what = f"{attempt.fault}{attempt.detail}" or f"HTTP {attempt.status}"
         return ApiError(502, f"no backend answered; {tries} asked, last {name}: {what}", code="backend_failed")
 
     async def asked(self, job: Job, placed: Placed, reply: Reply, body: bytes) -> Attempt:
@@ -275,6 +276,10 @@ class Gateway:
             site.forget()
         try:
             connection = await site.connect(self.file.limits.connect_s)
+        except ssl.SSLCertVerificationError as fault:
+            attempt.detail = f" not trusted ({fault.verify_message})"
+            attempt.on_fault("certificate")
+            return
         except (OSError, TimeoutError):
             attempt.on_fault("connect")
             return

@@ -24,7 +24,7 @@ class Attempt:
         """Called once, when the first text is there and the client has got nothing yet."""
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
-        self.fault = ""
+        self.fault = self.detail = ""
         self.streams = self.relaying = False
         self.held = b""
         self._pieces: list[bytes] = []

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from infermix.errors import InputError
+from infermix.serve.config import Backend, GatewayFile
 from infermix.serve.http1 import Headers
 
 
@@ -161,18 +163,17 @@ class Upstream(asyncio.Protocol):
 class Site:
     """A backend's address and its connections."""
 
-    def __init__(self, url: str, key: str | None, most_idle: int) -> None:
+    def __init__(self, url: str, key: str | None, most_idle: int, context: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(url)
         self.host = parts.hostname or ""
-        self.tls = parts.scheme == "https"
-        self.port = parts.port or (443 if self.tls else 80)
+        self.port = parts.port or (443 if parts.scheme == "https" else 80)
         base = parts.path.rstrip("/")
         self.base = base.removesuffix("/v1")
         """What comes before ``/v1`` or ``/metrics``."""
         self.idle: list[Upstream] = []
         self.open: set[Upstream] = set()
         self._most_idle = most_idle
-        self._context = ssl.create_default_context() if self.tls else None
+        self._context = context
         named = f"[{self.host}]" if ":" in self.host else self.host
         host = named if parts.port is None else f"{named}:{parts.port}"
         bearer = b"" if key is None else b"authorization: Bearer " + key.encode("ascii") + b"\r\n"
@@ -217,6 +218,26 @@ class Site:
         """Close every connection."""
         for connection in list(self.open):
             connection.close()
+
+
+def site_of(backend: Backend, key: str | None, most_idle: int, file: GatewayFile) -> Site:
+    """Where a backend of a gateway file is; with https its certificate is verified.
+
+    Raises
+    ------
+    InputError
+        Its ``ca_file`` cannot be read.
+    """
+    if not backend.url.startswith("https:"):
+        return Site(backend.url, key, most_idle)
+    path = None if backend.ca_file is None else file.folder / backend.ca_file
+    try:
+        context = ssl.create_default_context(cafile=path)
+    except OSError as fault:
+        said = "no certificate in it" if isinstance(fault, ssl.SSLError) else f"cannot be read: {fault.strerror}"
+        where = f"{file.path}: backends.{backend.name}.ca_file"
+        raise InputError(said, where=where, value=backend.ca_file, allowed="certificates in PEM") from None
+    return Site(backend.url, key, most_idle, context)
 
 
 class Whole:

@@ -32,7 +32,8 @@ def gateway_toml(plan: Plan, study: Study, facts: Catalog, folder: Path) -> str:
     variables that hold them are written.
     """
     heading = (
-        "# Written by `infermix plan --out`. Put your servers' addresses in place of the urls; no key stands here."
+        "# Written by `infermix plan --out`. Put your servers' addresses in place of the urls. No key stands\n"
+        "# here: where a server asks for one, `key_env` names the variable of the environment that holds it."
     )
     if plan.status == "not_proved":
         heading += "\n# THE PLAN IS NOT PROVED: a promise or a limit was missed when it was simulated."
@@ -85,7 +86,6 @@ def _backend(pool: PoolPlan, facts: Catalog, port: int, instance: int) -> dict[s
         "system": pool.system,
         "model": pool.model,
         "engine": runs[0].engine if runs else "openai",
-        "key_env": key_name(pool.name),
         **{key: value for key, value in layout.items() if value is not None},
         "serves": pool.serves,
         "usd_per_hour": round(pool.usd_per_hour / pool.instances, 6),
@@ -126,14 +126,14 @@ def _host(name: str) -> str:
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower()).strip("-") or "api"
 
 
-def key_name(pool: str) -> str:
-    """Environment variable for the upstream key of a pool.
+def key_name(api: str) -> str:
+    """Environment variable for the key of somebody else's endpoint.
 
-    >>> key_name("b200-x8-tp1")
-    'B200_X8_TP1_KEY'
+    >>> key_name("groq-llama")
+    'GROQ_LLAMA_KEY'
     """
-    word = "".join(c if c.isascii() and c.isalnum() else "_" for c in pool.upper())
-    return f"{'POOL_' if word[:1].isdigit() else ''}{word}_KEY"
+    word = "".join(c if c.isascii() and c.isalnum() else "_" for c in api.upper())
+    return f"{'API_' if word[:1].isdigit() else ''}{word}_KEY"
 
 
 def _table(name: str, rows: dict[str, object], *, array: bool = False) -> str:

@@ -21,7 +21,7 @@ from infermix.serve.homes import Beginning, Homes, beginning_of
 from infermix.serve.live import Live, Placed
 from infermix.serve.openai import ApiError, Usage, prompt_chars, read_wanted
 from infermix.serve.signals import Signals, known_names, read_signals
-from infermix.serve.upstream import Site
+from infermix.serve.upstream import site_of
 from infermix.sim.state import PoolSpec
 
 FIRST_ERROR_STATUS = 500
@@ -55,7 +55,7 @@ class Picker:
         self.homes, self.known = Homes(), known_names(file)
         self.addresses = [address_of(backend) for backend in self.live.backends]
         self.instance_at = {address: j for j, address in enumerate(self.addresses)}
-        self.sites = [Site(backend.url, None, 2) for backend in self.live.backends]
+        self.sites = [site_of(backend, None, 2, file) for backend in self.live.backends]
         """Where the engines' own metrics are read."""
         self.most = file.limits.retries + 1
 
