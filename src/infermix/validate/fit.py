@@ -23,7 +23,7 @@ from infermix.validate.outcome import Outcome, outcome_on
 from infermix.validate.predict import metric_of
 from infermix.validate.rows import Row
 
-HELD = 0.05
+HELD = 0.3
 """Weight of what was believed, against one cell."""
 NEAR = 0.03
 """Errors below are not told apart: what repeated measurements differ by."""
