@@ -1,11 +1,11 @@
 """What the gateway costs: streams through it beside the same streams direct, in the same minute.
 
-python benchmarks/gateway.py [--quick] [--peers FOLDER]
+python benchmarks/gateway.py [--quick] [--compiled] [--peers FOLDER[,FOLDER...]]
 
 Bounds, on two cores that client and backend share with it: one client waits less than 1 ms longer for its first token;
 32 clients without pauses reach 0.6 of direct; 256 clients of 10 ms a chunk 0.95, and less than 5 ms more to the first
-token; the process stays under 60 MB. ``--peers`` names the folder of programs of an environment with vllm-router,
-sglang-router or LiteLLM; those found are measured beside it.
+token; the process stays under 60 MB, with ``--compiled`` under 200 MB. ``--peers`` names the folders of programs of
+environments with vllm-router, sglang-router or LiteLLM; those found are measured beside it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import streams
 
 CELLS = ((0.0, 1, 0.0, 1.0), (0.0, 32, 0.6, float("inf")), (0.01, 256, 0.95, 5.0))
 """(seconds a chunk, clients, least share of direct, most added TTFT [ms])."""
-MOST_MB = 60.0
+COMPILED = "--compiled" in sys.argv
+MOST_MB = 200.0 if COMPILED else 60.0
 BODY = json.dumps({
     "model": "m", "stream": True,
     "messages": [{"role": "system", "content": "x" * 600}, {"role": "user", "content": "y" * 450}],
@@ -67,7 +68,7 @@ def gateway(folder: str, backend: int, listen: int) -> list[str]:
         f'[gateway]\nlisten = "127.0.0.1:{listen}"\nscrape_s = 0\n[[backends]]\nurl = "http://127.0.0.1:{backend}"\n'
         'name = "b0"\nmodel = "m"\nttft_s = 0.01\ntpot_s = 0.01\n'
     )
-    return [sys.executable, "-m", "infermix", "serve", str(file)]
+    return [sys.executable, "-m", "infermix", "serve", str(file), "--compiled" if COMPILED else "--plain"]
 
 
 def peers(programs: Path, folder: str, backend: int) -> dict[str, tuple[int, list[str]]]:
@@ -95,14 +96,15 @@ def resident_mb(pid: int) -> float:
 
 
 def cell(
-    every_s: float, clients: int, for_s: float, programs: Path | None
+    every_s: float, clients: int, for_s: float, programs: list[Path]
 ) -> list[tuple[str, float, float, float, float]]:
     """(name, requests/s, share of direct, added TTFT p50 [ms], MB) of everything that stands between."""
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         backend, listen = free_port(), free_port()
         started(stack, [sys.executable, streams.__file__, str(backend), str(every_s)], backend)
         between = {"infermix": (listen, gateway(folder, backend, listen))}
-        between |= {} if programs is None else peers(programs, folder, backend)
+        for place in programs:
+            between |= peers(place, folder, backend)
         rows = []
         for name, (port, command) in between.items():
             process = started(stack, command, port)
@@ -124,7 +126,8 @@ def cell(
 
 def main() -> int:
     quick = "--quick" in sys.argv
-    programs = Path(sys.argv[sys.argv.index("--peers") + 1]) if "--peers" in sys.argv else None
+    named = sys.argv[sys.argv.index("--peers") + 1] if "--peers" in sys.argv else ""
+    programs = [Path(place) for place in named.split(",") if place]
     failed = False
     print("chunk every  clients  between        requests/s  of direct  added TTFT p50      MB")
     for every_s, clients, least, most_ms in CELLS:

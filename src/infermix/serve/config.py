@@ -41,6 +41,8 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Whether every usage says chip, estimate and price; else only where ``x-infermix-usage: 1`` asks for it."""
     log: str | None = None
     """Structured log, a line of JSON for each request; `-`: stderr."""
+    otel: bool = False
+    """Whether spans and metrics go out by OpenTelemetry; its own variables say where. Needs the extra ``otel``."""
     decisions: str | None = None
     """Decision log, for ``infermix simulate --replay``."""
     observe: str | None = None

@@ -19,6 +19,7 @@ from infermix.serve.merge import Snapshots
 from infermix.serve.meters import Meters, Series
 from infermix.serve.money import cost_usd, expected_usd
 from infermix.serve.openai import ApiError, Usage
+from infermix.serve.otel import Over, open_telemetry
 from infermix.serve.relay import Attempt
 from infermix.serve.shared import Shared
 
@@ -47,6 +48,7 @@ class Books:
         self._decisions = None if decisions is None else DecisionLog(decisions, file, self._live.view)
         self._journals = [j for j in (self._log, self._observed, decisions) if j is not None]
         self._clock_offset_s = time.time() - gateway.clock()
+        self._telemetry = open_telemetry(file, self._clock_offset_s) if listen.otel else None
         self.meters.registry.before.append(self._bring_up_to_date)
         self._flusher = gateway.loop.call_later(FLUSH_S, self._flush)
         for j, backend in enumerate(self._live.backends):
@@ -74,6 +76,8 @@ class Books:
         self._flusher.cancel()
         for journal in self._journals:
             journal.close()
+        if self._telemetry is not None:
+            self._telemetry.close()
 
     def join(self, snapshots: Snapshots, shared: Shared | None) -> None:
         """Tell the metrics of all workers as one."""
@@ -312,6 +316,12 @@ class Books:
                 "decision_us": round(job.decision_s * 1e6, 1), "e2e_s": last_s - job.began_s,
                 "ttft_s": None if first_s is None else first_s - job.began_s, **told,
             })  # fmt: skip
+        if self._telemetry is not None:
+            self._telemetry.over(job, Over(
+                status, told.get("error", ""), served, backend.pool_name if backend is not None else "", chip, first_s,
+                last_s, told.get("prompt_tokens", job.input_tokens), told.get("cached_tokens", 0),
+                told.get("completion_tokens", 0), told.get("cost_usd"),
+            ))  # fmt: skip
         if self._observed is not None:
             self._observed.add(_observation(job, status, offset_s, first_s, last_s, told))
         if self._decisions is not None and placed is not None:
