@@ -23,6 +23,7 @@ from infermix.plan.problem import Study, load_study
 from infermix.plan.question import open_facts
 from infermix.plan.quote.result import Quote
 from infermix.plan.result import Plan
+from infermix.route.names import AUTO, BASE
 from infermix.silicon.record import Box, as_toml, raw_records
 from infermix.summary.running import run_seeds
 from infermix.summary.simulation import Simulation
@@ -177,7 +178,11 @@ def simulated(
         if count is not None and count < 1:
             raise InputError(f"{name} must be 1 or more", value=count)
     used, planned = _fleet(opened, facts, fleet, instances)
-    wanted = speeds or ("both" if planned else "nominal")
+    wanted = speeds or ("nominal" if planned is None else "both")
+    named = policy or opened.simulate.policy
+    if named == AUTO:
+        named = planned or BASE
+        choose = _policy(opened, named)
     if wanted not in SPEEDS:
         raise InputError("unknown speeds", value=wanted, allowed=", ".join(SPEEDS))
     with located(f"{opened.path}: model"):
@@ -190,7 +195,7 @@ def simulated(
         seeds=range(first, first + seeds),
         speeds=("nominal", "low") if wanted == "both" else (wanted,),
         policy=choose,
-        policy_name=policy or opened.simulate.policy,
+        policy_name=named,
         requests=requests,
         progress=progress,
     )
@@ -208,27 +213,30 @@ def _policy(study: Study, name: str | None) -> Any:
     return policy_of(study) if name is None else find_policy(name)
 
 
-def _fleet(study: Study, facts: Catalog, fleet: str | Path | Fleet | None, instances: int | None) -> tuple[Fleet, bool]:
-    """(the fleet, whether a plan made it)."""
+def _fleet(
+    study: Study, facts: Catalog, fleet: str | Path | Fleet | None, instances: int | None
+) -> tuple[Fleet, str | None]:  # fmt: skip
+    """(the fleet, the policy of the plan that made it); None where no plan did."""
     if isinstance(fleet, Fleet):
-        return fleet, False
+        return fleet, None
     classes = tuple(study.traffic)
     if fleet is not None:
         rows, planned = _read_rows(Path(fleet))
         return make_fleet(facts, rows, study.model, classes, str(fleet)), planned
     if study.fleet:
-        return make_fleet(facts, study.fleet, study.model, classes, f"{study.path}: fleet"), False
+        return make_fleet(facts, study.fleet, study.model, classes, f"{study.path}: fleet"), None
     if instances is not None:
         if study.market is None:
             raise InputError("no systems on the market", where=study.path, mend="add [market] systems, or [fleet.NAME]")
         row = PoolRow(system=study.market.systems[0], instances=instances)
-        return make_fleet(facts, {row.system: row}, study.model, classes, "--instances"), False
+        return make_fleet(facts, {row.system: row}, study.model, classes, "--instances"), None
     made = plan(study)
-    return make_fleet(facts, plan_rows(msgspec.to_builtins(made)["fleet"], "plan"), study.model, classes, "plan"), True
+    rows = plan_rows(msgspec.to_builtins(made)["fleet"], "plan")
+    return make_fleet(facts, rows, study.model, classes, "plan"), made.policy
 
 
-def _read_rows(path: Path) -> tuple[dict[str, PoolRow], bool]:
-    """Rows of a plan.json or of a TOML's ``[fleet.NAME]`` tables."""
+def _read_rows(path: Path) -> tuple[dict[str, PoolRow], str | None]:
+    """Rows of a plan.json, and its policy; or those of a TOML's ``[fleet.NAME]`` tables."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -242,7 +250,7 @@ def _read_rows(path: Path) -> tuple[dict[str, PoolRow], bool]:
             raise InputError(f"not valid JSON: {fault}", where=str(path)) from None
         if not isinstance(raw, dict) or not isinstance(raw.get("fleet"), list):
             raise InputError("no fleet in it", where=str(path), allowed='a plan with "fleet": [...]')
-        return plan_rows(raw["fleet"], str(path)), True
+        return plan_rows(raw["fleet"], str(path)), str(raw.get("policy") or BASE)
     raw = toml(text, str(path))
     if not isinstance(raw.get("fleet"), dict) or not raw["fleet"]:
         raise InputError("no fleet in it", where=str(path), allowed="[fleet.NAME] tables")
@@ -252,4 +260,4 @@ def _read_rows(path: Path) -> tuple[dict[str, PoolRow], bool]:
             raise InputError("a pool must be a table", where=f"{path}: fleet.{name}", value=row)
         check_keys(row, PoolRow.__struct_fields__, f"{path}: fleet.{name}")
         rows[name] = convert(PoolRow, row, f"{path}: fleet.{name}")
-    return rows, False
+    return rows, None

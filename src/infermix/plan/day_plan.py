@@ -11,7 +11,7 @@ from infermix import __version__
 from infermix.errors import NoAnswer
 from infermix.plan import answer, explain, frontier, provenance
 from infermix.plan.conflict import name_conflict
-from infermix.plan.day import DayProof, prove_day
+from infermix.plan.day import DayProof
 from infermix.plan.evidence import Traffic
 from infermix.plan.offered import sent_per_s
 from infermix.plan.parts import (
@@ -24,6 +24,7 @@ from infermix.plan.parts import (
     training_words,
     usd_per_mtok,
 )  # fmt: skip
+from infermix.plan.policies import prove_day_routed
 from infermix.plan.prove import Progress, Proved
 from infermix.plan.question import Question
 from infermix.plan.result import ClassPlan, Plan, PoolPlan
@@ -36,8 +37,9 @@ FEW_SLOTS = 4
 
 def day_plan(planner: Planner, say: Progress) -> Plan:
     """Prove every slot, and explain; NoAnswer where limits conflict."""
-    question, started = planner.question, time.perf_counter()
-    day = prove_day(planner, say)
+    started = time.perf_counter()
+    day, trials = prove_day_routed(planner, say)
+    question = planner.question
     if day is None:
         raise NoAnswer("; ".join([name_conflict(planner), *(f"beside {said}" for said in training_words(question))]))
     if not day.slots:
@@ -78,6 +80,7 @@ def day_plan(planner: Planner, say: Progress) -> Plan:
         contracts=answer.contract_plans(question, day.solution),
         api=answer.api_plans(question, day.solution),
         slots=answer.slot_plans(question, day),
+        policies=trials,
         prove_s=prove_s,
     )
 

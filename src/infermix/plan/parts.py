@@ -111,7 +111,7 @@ def pool_plan(question: Question, proved: Proved, p: int) -> PoolPlan:
         role=d.role,
         max_num_seqs=d.max_num_seqs,
         max_batched_tokens=d.max_batched_tokens,
-        spec=None,
+        spec=None if d.spec is None else str(d.spec),
         instances=pool.instances,
         serves=pool.serves,
         chip=d.chip.id,

@@ -14,7 +14,7 @@ from infermix.errors import InputError, near_miss
 from infermix.fleet import Autoscale, PoolRow
 from infermix.plan.market import ApiRow, ContractRow, Market
 from infermix.plan.rules import Limits, Objective, Redundancy, Share
-from infermix.route.names import check_policy
+from infermix.route.names import AUTO, BASE, check_policy
 from infermix.workload.classes import Part, Slo, TrafficClass
 from infermix.workload.laws import Arrivals
 from infermix.workload.shape import Sine
@@ -57,8 +57,8 @@ class Failures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Simulate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the simulator runs for this study."""
 
-    policy: str = "pool_split"
-    """A packaged policy, or ``FILE.py:FUNCTION`` of one's own."""
+    policy: str = BASE
+    """A packaged policy, or ``FILE.py:FUNCTION`` of one's own; ``auto``: the plan tries the packaged ones."""
     seed: int = 1
     stale_s: float = 0.0
     """Time between two readings of the counters that the policy sees; 0: always fresh."""
@@ -218,7 +218,7 @@ def parse_study(raw: dict[str, Any], path: str) -> Study:
     for key, checked in _checked(study):
         checked.check(f"{path}: {key}")
     _check_scenarios(study, path)
-    check_policy(study.simulate.policy, f"{path}: simulate.policy")
+    check_policy(study.simulate.policy, f"{path}: simulate.policy", also=(AUTO,))
     _check_numbers(study, path)
     return study
 

@@ -230,6 +230,18 @@ class SlotPlan(msgspec.Struct, kw_only=True):
     attainment_low: dict[str, float]
 
 
+class PolicyTrial(msgspec.Struct, kw_only=True):
+    """A routing policy on the proved fleet (of a day: of its hardest slot): one seed, where promises must hold."""
+
+    policy: str
+    attainment: dict[str, float]
+    room: float
+    """Of the class with least: lower bound of attainment above the promise, over what the promise allows to miss."""
+    breaks: list[str] = []
+    """Limits that it breaks."""
+    chosen: bool = False
+
+
 class VendorPoint(msgspec.Struct, kw_only=True):
     """Cost of the fleet if no vendor may have more than a share of the spend (simulated capacities, not proved)."""
 
@@ -261,6 +273,7 @@ class Plan(msgspec.Struct, kw_only=True):
     model: str
     cost_basis: str
     policy: str
+    """The study's; with ``auto`` the one that was chosen."""
     seeds: tuple[int, ...]
     speeds: str
     """Speeds at which the promises had to hold: low or nominal."""
@@ -309,6 +322,8 @@ class Plan(msgspec.Struct, kw_only=True):
     vendor_frontier: list[VendorPoint] = []
     power_frontier: list[PowerPoint] = []
     """Where profit is maximised."""
+    policies: list[PolicyTrial] = []
+    """Those that were tried, where the study leaves the choice to the plan."""
     candidates: int = 0
     """Deployments at operating points that were judged."""
     kept: int = 0

@@ -6,19 +6,21 @@ from infermix.cost.rent import hourly_price
 from infermix.errors import InfermixError
 from infermix.fleet import Fleet
 from infermix.plan.problem import Study
+from infermix.route.names import AUTO, BASE
 from infermix.route.registry import Policy, find_policy
 from infermix.units import SECONDS_PER_HOUR
 
 
 def policy_of(study: Study) -> Policy:
-    """The policy that the study names; a file is relative to the study's.
+    """The policy that the study names, ``pool_split`` where a plan is to choose one; a file is relative to the study's.
 
     Raises
     ------
     InputError
         Unknown name, missing file or function.
     """
-    return find_policy(study.simulate.policy, f"{study.path}: simulate.policy", study.base_dir)
+    name = BASE if study.simulate.policy == AUTO else study.simulate.policy
+    return find_policy(name, f"{study.path}: simulate.policy", study.base_dir)
 
 
 def usd_per_s_of(study: Study, fleet: Fleet) -> dict[str, float]:

@@ -27,8 +27,9 @@ from infermix.plan.parts import (
     training_words,
     usd_per_mtok,
 )  # fmt: skip
+from infermix.plan.policies import prove_routed
 from infermix.plan.problem import Study
-from infermix.plan.prove import Proved, prove
+from infermix.plan.prove import Proved
 from infermix.plan.question import ask
 from infermix.plan.result import Plan
 from infermix.plan.routing import policy_of
@@ -54,16 +55,19 @@ def make_plan(study: Study, progress: Progress | None = None, store: Store | Non
     planner = make_planner(question, store)
     if not is_plain(question):
         made = day_plan(planner, say)
-        return msgspec.structs.replace(made, plan_s=time.perf_counter() - clock - made.prove_s)
+        return msgspec.structs.replace(
+            made, study_hash=study_hash(study), plan_s=time.perf_counter() - clock - made.prove_s
+        )
     bound = lower_bound(planner)
     traffic = Traffic(question)
     planned = time.perf_counter()
-    proved = prove(planner, traffic, say) if np.isfinite(bound) else None
+    proved, trials = prove_routed(planner, traffic, say) if np.isfinite(bound) else (None, [])
     if proved is None:
         raise conflict(planner)
     prove_s = time.perf_counter() - planned
     made = _answer(planner, traffic, proved, bound, say)
-    return msgspec.structs.replace(made, prove_s=prove_s, plan_s=time.perf_counter() - clock)
+    told = {"study_hash": study_hash(study), "policies": trials, "prove_s": prove_s}
+    return msgspec.structs.replace(made, **told, plan_s=time.perf_counter() - clock)
 
 
 def conflict(planner: Planner) -> NoAnswer:

@@ -34,6 +34,19 @@ def slot_rows(plan: Plan) -> list[tuple[str, ...]]:
     ]
 
 
+def policy_rows(plan: Plan) -> list[tuple[str, ...]]:
+    """(policy, whether it was kept, attainment of every class, room of the class with least)."""
+    return [
+        (
+            trial.policy,
+            "yes" if trial.chosen else "breaks a limit" if trial.breaks else "no",
+            *(words.attained(trial.attainment[n]) if n in trial.attainment else words.NONE for n in plan.classes),
+            f"{trial.room:+.0%}",
+        )
+        for trial in plan.policies
+    ]
+
+
 def contract_rows(plan: Plan) -> list[tuple[str, ...]]:
     """(contract, system, systems had, USD an hour of one, how the price came about)."""
     return [(c.name, c.system, had(c), words.digits(c.usd_per_hour), c.basis) for c in plan.contracts]

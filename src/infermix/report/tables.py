@@ -57,6 +57,7 @@ def _beside(plan: Plan) -> list[Table]:
     """Slots and contracts; where other systems would enter, next best fleets, figures at the ends of their ranges."""
     made = [
         (_table("Slots", ("proof", "instances"), left=3), day.slot_rows(plan)),
+        (_table("Policies tried", ("kept", *plan.classes, "room")), day.policy_rows(plan)),
         (_table("Contracts", ("system", "had", "$/h each", "basis"), left=4), day.contract_rows(plan)),
         (_table("Would enter", ("$/h today", "at $/h", "or serving")), day.entry_rows(plan)),
         (_table("Next best", ("$/h", "dearer")), day.next_rows(plan)),

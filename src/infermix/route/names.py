@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from infermix.errors import InputError, near_miss
 
+AUTO = "auto"
+"""No policy, but that a plan is to choose one."""
+BASE = "pool_split"
+"""What routes until one is chosen, and where nothing is planned."""
+
 POLICIES: dict[str, str] = {
     "round_robin": "eligible instances in turn",
     "least_inflight": "fewest requests in flight",
@@ -30,10 +35,10 @@ def split_file(name: str) -> tuple[str, str] | None:
     return (file, function) if colon and file.endswith(".py") else None
 
 
-def check_policy(name: str, where: str) -> None:
-    """InputError with the near miss unless the policy is known, or named as a function in a file."""
-    if name in POLICIES or split_file(name):
+def check_policy(name: str, where: str, also: tuple[str, ...] = ()) -> None:
+    """InputError with the near miss unless the policy is known, stands in ``also``, or is a function in a file."""
+    if name in POLICIES or name in also or split_file(name):
         return
-    allowed = f"{', '.join(POLICIES)}, FILE.py:FUNCTION"
-    mend = "" if ":" in name else near_miss(name, POLICIES)
+    allowed = f"{', '.join([*POLICIES, *also])}, FILE.py:FUNCTION"
+    mend = "" if ":" in name else near_miss(name, [*POLICIES, *also])
     raise InputError("unknown policy", where=where, value=name, allowed=allowed, mend=mend)
