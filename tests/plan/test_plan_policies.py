@@ -12,14 +12,16 @@ import pytest
 
 from infermix.catalog.load import catalog
 from infermix.errors import InputError
+from infermix.plan.evidence import Traffic
 from infermix.plan.export.gateway import gateway_toml
-from infermix.plan.policies import ALWAYS, best, candidates, prove_day_routed, with_policy
+from infermix.plan.limits import fleet_cost
+from infermix.plan.policies import ALWAYS, best, candidates, prove_day_routed, prove_routed, with_policy
 from infermix.plan.problem import Study, load_study, parse_study
 from infermix.plan.question import ask
 from infermix.plan.result import PolicyTrial
-from infermix.plan.run import make_plan
 from infermix.plan.solve import make_planner
 from infermix.study import simulated
+from tests.report.plans import biting_plan
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "plan"
 
@@ -62,19 +64,32 @@ def routed_by(study: Study, policy: str) -> Study:
 
 
 @pytest.mark.compiled_only
-def test_a_policy_is_chosen_named_and_saves_money(tmp_path: Path) -> None:
+def test_the_policy_that_leaves_room_proves_a_fleet_that_is_no_dearer() -> None:
     study = load_study(EXAMPLES / "policy.toml")
-    made = make_plan(study)
-    plain = make_plan(routed_by(study, "pool_split"))
-    assert made.status == "proved" and plain.status == "proved" and not plain.policies
-    assert [t.policy for t in made.policies] == list(ALWAYS)
-    assert [t.policy for t in made.policies if t.chosen] == [made.policy]
-    assert made.usd_per_hour < plain.usd_per_hour and made.study_hash != plain.study_hash
+    planner = make_planner(ask(study))
+    proved, trials = prove_routed(planner, Traffic(planner.question), lambda _: None)
+    plain_planner = make_planner(ask(routed_by(study, "pool_split")))
+    plain, none = prove_routed(plain_planner, Traffic(plain_planner.question), lambda _: None)
+    assert proved is not None and plain is not None and proved.status == plain.status == "proved" and not none
+    assert [t.policy for t in trials] == list(ALWAYS)
+    assert [t.policy for t in trials if t.chosen] == [planner.question.study.simulate.policy] != ["auto"]
+    question = planner.question
+    assert fleet_cost(question, proved.fleet) <= fleet_cost(question, plain.fleet)
+
+
+def test_the_gateway_names_the_policy_that_was_chosen(tmp_path: Path) -> None:
+    study = load_study(EXAMPLES / "policy.toml")
+    made = msgspec.structs.replace(biting_plan(), policy="slo_headroom", fleet=[])
     written = tomllib.loads(gateway_toml(made, study, catalog(), tmp_path))
-    assert written["gateway"]["policy"] == made.policy != "auto"
-    (tmp_path / "plan.json").write_bytes(msgspec.json.encode(made))
-    run = simulated(study, fleet=tmp_path / "plan.json", requests=500)
-    assert run.policy == made.policy
+    assert written["gateway"]["policy"] == "slo_headroom"
+
+
+def test_a_simulation_of_a_plan_routes_as_the_plan_does(tmp_path: Path) -> None:
+    study = load_study(EXAMPLES / "policy.toml")
+    row = {"system": "h100-x1", "instances": 2, "name": "one"}
+    (tmp_path / "plan.json").write_bytes(msgspec.json.encode({"fleet": [row], "policy": "least_inflight"}))
+    assert simulated(study, fleet=tmp_path / "plan.json", requests=50, speeds="nominal").policy == "least_inflight"
+    assert simulated(study, instances=1, requests=50).policy == "pool_split"
 
 
 @pytest.mark.compiled_only
