@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -16,10 +17,14 @@ pytest.importorskip("httptools", reason="the extra [serve] is not installed")
 
 from infermix.catalog.load import catalog
 from infermix.fleet import PoolRow, make_fleet
+from infermix.serve.config import read_gateway
 from infermix.serve.emulator.config import Emulated, Setting
 from infermix.serve.emulator.faults import Fault
 from infermix.serve.emulator.lengths import Lengths
 from infermix.serve.emulator.server import Emulator
+from infermix.serve.gateway import Gateway
+from infermix.serve.http1 import Server
+from infermix.serve.pools import pool_specs
 from infermix.sim.specs import specs_at
 from infermix.sim.state import PoolSpec
 from tests.serve.raw import body_of, post, status_of
@@ -67,6 +72,28 @@ async def emulating(
         yield emulator
     finally:
         await emulator.stop()
+
+
+@contextlib.asynccontextmanager
+async def gateway_before(emulator: Emulator, **limits: Any) -> AsyncIterator[tuple[Gateway, int]]:
+    """A gateway in front of emulated servers, in this process."""
+    (port,) = free_ports(1)
+    backends = [
+        {"url": f"http://127.0.0.1:{one.place.port}", "name": one.place.name, "pool": "pool", "model": MODEL}
+        | {"system": "h100-x1", "prefix_cache": True}
+        for one in emulator.instances
+    ]
+    listen = {"listen": f"127.0.0.1:{port}", "policy": "round_robin", "sticky": False, "log": os.devnull}
+    patience = {"stall_least_s": 20.0, "first_token_s": 20.0, "breaker_s": 0.5} | limits
+    file = read_gateway({"gateway": listen, "backends": backends, "limits": patience}, "test.toml")
+    gateway = Gateway(file, pool_specs(file, catalog()), {})
+    server = Server(gateway.handle, file.limits.http())
+    await server.listen("127.0.0.1", port)
+    try:
+        yield gateway, port
+    finally:
+        await server.drain(2.0)
+        gateway.close()
 
 
 def chat(text: str = "hello", **more: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from infermix.serve.emulator.driver import Driver
 from infermix.serve.emulator.engine import accept, end_step, start_step
 from infermix.serve.emulator.faults import Fault
 from infermix.serve.emulator.state import Sequence, make_engines
-from tests.serve.emulated import CHAT, MODEL, TEXT, Seen, a_spec, ask, chat, emulating, places
+from tests.serve.emulated import CHAT, MODEL, TEXT, Seen, a_spec, ask, chat, emulating, gateway_before, places
 from tests.serve.raw import body_of, post, run, send
 
 STREAM: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
@@ -326,7 +326,7 @@ def test_instances_of_a_pool_are_apart() -> None:
     assert run(inside) == [3, 4]
 
 
-def test_the_official_client_works_unchanged() -> None:
+def test_the_official_client_works_unchanged_on_emulator_and_gateway() -> None:
     openai = pytest.importorskip("openai")
 
     def talk(port: int) -> tuple[Any, str, Any]:
@@ -335,16 +335,18 @@ def test_the_official_client_works_unchanged() -> None:
         whole = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=9)
         events = list(client.chat.completions.create(model=MODEL, messages=messages, max_tokens=9, **STREAM))
         text = "".join(c.delta.content or "" for event in events for c in event.choices)
-        with pytest.raises(openai.NotFoundError, match="not served here"):
+        with pytest.raises(openai.NotFoundError, match=r"not served here|does not exist"):
             client.chat.completions.create(model="other", messages=messages)
         assert [model.id for model in client.models.list()] == [MODEL]
         assert client.completions.create(model=MODEL, prompt="hi", max_tokens=3).usage.completion_tokens == 3
         client.close()
         return whole, text, events[-1].usage
 
-    async def inside() -> tuple[Any, str, Any]:
-        async with emulating() as emulator:
-            return await asyncio.to_thread(talk, emulator.instances[0].place.port)
+    async def inside() -> list[tuple[Any, str, Any]]:
+        async with emulating() as emulator, gateway_before(emulator) as (_, port):
+            return [await asyncio.to_thread(talk, each) for each in (emulator.instances[0].place.port, port)]
 
-    whole, text, usage = run(inside)
-    assert text == whole.choices[0].message.content and usage == whole.usage
+    direct, through = run(inside)
+    for whole, text, usage in (direct, through):
+        assert text == whole.choices[0].message.content and usage == whole.usage
+    assert through[1:] == direct[1:]

@@ -9,54 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infermix.catalog.load import catalog
 from infermix.serve.breaker import CLOSED, OPEN
-from infermix.serve.config import read_gateway
 from infermix.serve.emulator.faults import Fault
-from infermix.serve.emulator.server import Emulator
 from infermix.serve.emulator.text import answer_text, prompts_of
 from infermix.serve.gateway import Gateway
-from infermix.serve.http1 import Server
 from infermix.serve.openai import Message, Wanted
-from infermix.serve.pools import pool_specs
 from tests.nightly import NIGHTLY
-from tests.serve.emulated import MODEL, Seen, a_spec, ask, chat, emulating, free_ports, places
+from tests.serve.emulated import MODEL, Seen, a_spec, ask, chat, emulating, gateway_before, places
 from tests.serve.raw import run
 
 STREAMS = 64
 LONG = 10_000 if NIGHTLY else 600
 STREAM: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 TOKENS = 24
-
-
-@contextlib.asynccontextmanager
-async def gateway_before(emulator: Emulator, **limits: Any) -> AsyncIterator[tuple[Gateway, int]]:
-    """A gateway in front of emulated servers, in this process."""
-    (port,) = free_ports(1)
-    backends = [
-        {"url": f"http://127.0.0.1:{one.place.port}", "name": one.place.name, "pool": "pool", "model": MODEL}
-        | {"system": "h100-x1", "prefix_cache": True}
-        for one in emulator.instances
-    ]
-    listen = {"listen": f"127.0.0.1:{port}", "policy": "round_robin", "sticky": False, "log": os.devnull}
-    patience = {"stall_least_s": 20.0, "first_token_s": 20.0, "breaker_s": 0.5} | limits
-    file = read_gateway({"gateway": listen, "backends": backends, "limits": patience}, "test.toml")
-    gateway = Gateway(file, pool_specs(file, catalog()), {})
-    server = Server(gateway.handle, file.limits.http())
-    await server.listen("127.0.0.1", port)
-    try:
-        yield gateway, port
-    finally:
-        await server.drain(2.0)
-        gateway.close()
 
 
 def question(k: int, tokens: int = TOKENS) -> dict[str, Any]:

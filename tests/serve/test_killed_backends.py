@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,9 +23,18 @@ from tests.serve.raw import run
 from tests.serve.test_serve_process import command, page
 
 EMULATORS, EACH = 4, 2
-CLIENTS, ASKED_EACH, TOKENS = 32, 4, 40
+CLIENTS, ASKED_EACH, TOKENS = 24, 3, 40
 POOL = 'system = "h100-x1"\nprefix_cache = true\n'
 PROMISES = "ttft_s = 2.0\ntpot_s = 0.05\n"
+
+
+def two_free_ports() -> int:
+    """The first of ``EACH`` ports in a row that nobody listens at now."""
+    while True:
+        (first,) = free_ports(1)
+        with contextlib.suppress(OSError), socket.socket() as second:
+            second.bind(("127.0.0.1", first + 1))
+            return first
 
 
 @contextlib.contextmanager
@@ -33,7 +43,7 @@ def emulators(folder: Path) -> Iterator[tuple[list[subprocess.Popen[bytes]], lis
     ports, programs = [], []
     with contextlib.ExitStack() as stack:
         for i in range(EMULATORS):
-            (first,) = free_ports(1)
+            first = two_free_ports()
             file = folder / f"emulated{i}.toml"
             file.write_text(
                 f'model = "{MODEL}"\nlisten = "127.0.0.1:{first}"\n[fleet.p{i}]\n{POOL}instances = {EACH}\n'
@@ -53,7 +63,8 @@ def emulators(folder: Path) -> Iterator[tuple[list[subprocess.Popen[bytes]], lis
 def gateway_file(folder: Path, ports: list[int], listen: int) -> Path:
     """A plain gateway that predicts on every instance: so many are decided upon at once."""
     lines = ["[gateway]", f'listen = "127.0.0.1:{listen}"', 'policy = "slo_headroom"', 'decisions = "decisions.jsonl"']
-    lines += ["[limits]", "breaker_failures = 2", "breaker_s = 60.0", f'[classes.c]\nmodel = "{MODEL}"', PROMISES]
+    patience = ["connect_s = 30.0", "first_token_s = 30.0", "stall_least_s = 30.0", "breaker_s = 60.0"]
+    lines += ["[limits]", "breaker_failures = 2", *patience, f'[classes.c]\nmodel = "{MODEL}"', PROMISES]
     for i, port in enumerate(ports):
         lines += ["[[backends]]", f'url = "http://127.0.0.1:{port}"', f'name = "b{i}"', f'model = "{MODEL}"', POOL]
     file = folder / "gateway.toml"
