@@ -84,10 +84,16 @@ def profitable(_: Question, day: DayProof, found: Solution) -> None:
     assert found.revenue_usd_per_hour > found.usd_per_hour > 0
 
 
+def apart(_: Question, day: DayProof, found: Solution) -> None:
+    pools = day.slots[0].fleet.pools
+    assert {p.deployment.role for p in pools} == {"prefill", "decode"} and len(day.slots[0].fleet.pairs) == 1
+
+
 CHECKS = {
     "rationing": rationed, "slots": by_the_hour, "api": some_of_an_api, "two-models": two_models,
     "model-support": not_there, "delivery": not_there, "take-or-pay": paid_all_the_same, "deferrable": waits,
     "pre-order": without_the_order, "profit-time": profitable, "profit-speed": profitable,
+    "pairs": apart,
 }  # fmt: skip
 
 

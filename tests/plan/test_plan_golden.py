@@ -85,6 +85,14 @@ def split(of: Question) -> list[Column]:
     ]
 
 
+def two_pairs(of: Question) -> list[Column]:
+    """Prompts on one system and answers on the other, either way."""
+    gpu, sram = of.offers
+    made = [(option(gpu, tp=2, role="prefill"), "a"), (option(sram, stages=2, role="decode"), "a")]
+    made += [(option(sram, stages=2, role="prefill"), "b"), (option(gpu, tp=2, role="decode"), "b")]
+    return [Column(replace(part, pair=name), 1, 3, {"chat": 10.0}) for part, name in made]
+
+
 FULL = (
     "define_starts", "define_capacity", "define_api", "define_unmet", "define_demand", "define_deferrable",
     "define_contracts", "define_delivery", "define_take_or_pay", "define_hosting", "define_no_idle_systems",
@@ -92,6 +100,8 @@ FULL = (
     "define_other_systems",
 )  # fmt: skip
 """Groups written for the full question; the others for the plain one."""
+COLUMNS = {"define_handover": split, "define_one_pair": two_pairs}
+"""Columns of the groups that say something of roles only."""
 
 
 def text(program: Program, path: Path, first: int = 0, objective: Terms | None = None) -> str:
@@ -116,9 +126,7 @@ def define(name: str) -> Callable[[Program], None]:
 
 def group(name: str, path: Path) -> str:
     question = full() if name in FULL else asked()
-    program = Program(
-        question, make_table(question, split(question) if name == "define_handover" else columns(question))
-    )
+    program = Program(question, make_table(question, COLUMNS.get(name, columns)(question)))
     before = 0
     for needed in FIRST if name not in FIRST else FIRST[: FIRST.index(name)]:
         define(needed)(program)

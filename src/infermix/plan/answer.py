@@ -13,6 +13,7 @@ from infermix.plan.limits import offer_of
 from infermix.plan.model import Solution
 from infermix.plan.model.program import api_usd
 from infermix.plan.offered import sent_per_s
+from infermix.plan.pairs import stage_shares
 from infermix.plan.prove import Proved
 from infermix.plan.question import Question
 from infermix.plan.result import ApiPlan, ContractPlan, SlotPlan
@@ -66,9 +67,8 @@ def _slot(question: Question, proof: SlotProof, solution: Solution) -> SlotPlan:
     slot, sent = question.slots[proof.slot], sent_per_s(solution, proof.slot)
     rates = {d.name: d.rate_at(proof.slot) for d in question.demands}
     serves: dict[str, dict[str, float]] = {name: {} for name in rates}
-    for pool in proof.fleet.pools:
-        for name, share in pool.serves.items():
-            serves[name][pool.name] = share * sent[name] / (rates[name] or 1.0)
+    for name, shares in stage_shares(proof.fleet, [name for name in rates if name in sent]).items():
+        serves[name] = {pool: share * sent[name] / (rates[name] or 1.0) for pool, share in shares.items()}
     for api, bought in solution.bought.items():
         for name, taken in bought.items():
             serves[name][api] = taken[proof.slot] / (rates[name] or 1.0)

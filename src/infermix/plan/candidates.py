@@ -41,6 +41,7 @@ from infermix.perf.memory import kv_tokens_left_at
 from infermix.perf.specdec import Speculation, read_speculation
 from infermix.perf.table import missing_figures, speed_interval
 from infermix.plan.offers import Offer
+from infermix.plan.pairs import with_pairs
 from infermix.plan.question import Demand, Question
 from infermix.plan.queue_free import TOKENS, Lines, Steps, lines_of, seconds_by_row, steps_of
 
@@ -69,6 +70,8 @@ class Base:
     steps: Steps
     lines: Lines
     kv_tokens: Floats
+    pair: str = ""
+    """The pair that it is a part of; its deployment then has a role."""
 
 
 class Group(NamedTuple):
@@ -92,6 +95,8 @@ class Bases:
     found: list[Base]
     candidates: int
     misfits: dict[str, str] = field(default_factory=dict)
+    unpaired: dict[str, str] = field(default_factory=dict)
+    """Pair → why it cannot be had."""
 
 
 class Missed(NamedTuple):
@@ -128,6 +133,8 @@ def open_bases(question: Question) -> Bases:
         if len(bases.found) == before:
             names = " or ".join(model.id for model in question.models)
             bases.misfits[offer.system.id] = reason or f"{names} does not fit"
+    paired, bases.unpaired = with_pairs(question, bases.found)
+    bases.found += paired
     bases.candidates = len(bases.found) * len(BATCH_CAPS) * len(CHUNKS)
     return bases
 
@@ -219,7 +226,7 @@ def room_of(d: Deployment, points: Point) -> Floats:
 def survey(question: Question, bases: Bases, *, prune: bool = True) -> Survey:
     """Judge all candidates of the systems on offer, and keep those that no other one matches."""
     offered = {offer.key for offer in question.offers}
-    groups: dict[tuple[str, str, int], list[Group]] = {}
+    groups: dict[tuple[str, str, int, str, str], list[Group]] = {}
     found = Survey([], {})
     for b, base in enumerate(bases.found):
         if base.offer.key not in offered:
@@ -227,14 +234,16 @@ def survey(question: Question, bases: Bases, *, prune: bool = True) -> Survey:
         group = _judged(question, base, b, found.missed)
         if len(group.base):
             d = base.deployment
-            groups.setdefault((base.offer.key, d.model.id, d.systems_per_instance), []).append(group)
+            key = (base.offer.key, d.model.id, d.systems_per_instance, d.role, base.pair)
+            groups.setdefault(key, []).append(group)
     for parts in groups.values():
         group = Group(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
         for i in np.flatnonzero(undominated(group.inner, group.outer)) if prune else range(len(group.base)):
             base = bases.found[group.base[i]]
             rows = group.outer[i, :, : len(question.demands)] * base.deployment.instances_per_system
             found.kept.append((base, int(group.cap[i]), int(group.chunk[i]), rows))
-    found.able = {(base.offer.key, name) for base, _, _, rows in found.kept for name in _served(question, rows)}
+    alone = [(base, rows) for base, _, _, rows in found.kept if not base.pair]
+    found.able = {(base.offer.key, name) for base, rows in alone for name in _served(question, rows)}
     found.missed = {key: missed for key, missed in found.missed.items() if key not in found.able}
     return found
 
@@ -245,7 +254,8 @@ def _served(question: Question, rows: Floats) -> list[str]:
 
 def seconds_at(base: Base, demand: Demand, points: Point) -> Floats:
     """[row, point] least seconds of an instance a request, by every line and row."""
-    rows = seconds_by_row(base.steps, base.lines, demand, points.caps, points.chunks, base.kv_tokens)
+    role = base.deployment.role
+    rows = seconds_by_row(base.steps, base.lines, demand, points.caps, points.chunks, base.kv_tokens, role)
     return rows.reshape(-1, base.kv_tokens.size)
 
 
@@ -260,7 +270,7 @@ def _judged(question: Question, base: Base, b: int, missed: dict[tuple[str, str]
         able = (over <= 1.0).ravel()
         if able.any():
             seconds[c] = np.where(able, seconds_at(base, demand, ALL), np.inf)
-        else:
+        elif not base.pair:
             _remember(missed, (base.offer.key, demand.name), over, b)
     inner = seconds.max(axis=1)
     some = np.flatnonzero(np.isfinite(inner).any(axis=0))
@@ -336,22 +346,24 @@ def undominated(inner: Floats, outer: Floats) -> Bools:
 def excess(base: Base, demand: Demand, points: Point) -> Floats:
     """[cap, chunk] by how much a class's promise is missed even alone and idle: above 1 where it cannot be kept.
 
-    Where it can, 1 stands for any value up to 1.
+    Where it can, 1 stands for any value up to 1. A part of a pair keeps its part of the promise, its partner taking
+    no time.
     """
-    slo, steps, room = demand.cls.slo, base.steps, base.kv_tokens
+    slo, steps, room, role = demand.cls.slo, base.steps, base.kv_tokens, base.deployment.role
     inputs, cached, outputs = demand.some_lengths
-    fitting_share = np.searchsorted(_sorted_lengths(demand), room, side="right") / len(inputs)
+    fitting_share = np.searchsorted(_sorted_lengths(demand, role), room, side="right") / len(inputs)
     tpot = (steps.decode_s[0] + steps.per_seq_s + steps.kv_s * (inputs + outputs / 2)) / steps.tokens_per_step
+    answer = tpot * float(role != "prefill")
     over = np.ones(len(points.chunks))
-    if slo.tpot_s is not None:
+    if slo.tpot_s is not None and role != "prefill":
         over = np.maximum(over, _quantile(tpot[None, :] / slo.tpot_s, slo.attainment))
     if slo.ttft_s is not None or slo.e2e_s is not None:
-        ttft = _idle_ttft_s(steps, prompts_of(demand, points))
-        if slo.ttft_s is not None:
+        ttft = _idle_ttft_s(steps, prompts_of(demand, points)) * float(role != "decode")
+        if slo.ttft_s is not None and role != "decode":
             promised = slo.ttft_s + slo.ttft_s_per_1k_uncached * (inputs - cached) / 1000
             over = np.maximum(over, _quantile(ttft / promised, slo.attainment))
         if slo.e2e_s is not None:
-            over = np.maximum(over, _quantile((ttft + tpot * (outputs - 1)) / slo.e2e_s, slo.attainment))
+            over = np.maximum(over, _quantile((ttft + answer * (outputs - 1)) / slo.e2e_s, slo.attainment))
     return np.where(fitting_share < slo.attainment, 1e6 - fitting_share, np.broadcast_to(over, room.shape))
 
 
@@ -362,9 +374,9 @@ def _quantile(ratio: Floats, share: float) -> Floats:
 
 
 @lru_cache(maxsize=256)
-def _sorted_lengths(demand: Demand) -> Floats:
+def _sorted_lengths(demand: Demand, role: str) -> Floats:
     inputs, _, outputs = demand.some_lengths
-    return np.sort(inputs + outputs - 1)
+    return np.sort(inputs if role == "prefill" else inputs + outputs - 1)
 
 
 class Prompts(NamedTuple):

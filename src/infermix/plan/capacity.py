@@ -38,6 +38,10 @@ HORIZON_S = 120.0
 """A capacity is simulated for so many requests, and at least so long: a slight overload shows only after a while."""
 AHEAD = 1.3
 """Sessions are drawn so much longer than they are looked at: served faster than recorded, they come sooner."""
+SPARE = 6.0
+"""Instances of a pair's other part, over those that its queue-free capacity takes."""
+IDLE, IDLE_REQUESTS = 0.05, 2000
+"""Load of its queue-free capacity at which a part of a pair is as good as idle, and requests to see that."""
 MARGIN = 0.2
 """Share of the allowed misses that capacities leave free."""
 
@@ -104,7 +108,9 @@ class Capacities:
 def _key(option: Option, demand: Demand, size: int) -> str:
     """Everything that a simulated capacity hangs on."""
     settings = (BISECTIONS, WARM_UP, LEAST, HORIZON_S, MARGIN, size)
-    return digest(engine_digest(option.deployment, option.table), _sample_digest(demand), demand.cls.slo, settings)
+    beside = () if option.partner is None else (engine_digest(option.partner.deployment, option.partner.table),)
+    engine = engine_digest(option.deployment, option.table)
+    return digest(engine, _sample_digest(demand), demand.cls.slo, settings, *beside)
 
 
 @lru_cache(maxsize=256)
@@ -144,7 +150,7 @@ def _holds_alone(option: Option, demand: Demand, size: int, rate: float) -> bool
         horizon = min(horizon, _longest_s(demand, rate))
     requests = offered_at(demand, rate, horizon)
     run = _run(option, size, requests, [demand], horizon)
-    return _kept(run, demand, _counted(run, requests, horizon))
+    return _kept(run, demand, _counted(run, requests, horizon), option)
 
 
 def _holds_mix(option: Option, demands: list[Demand], rates: dict[str, float], size: int, factor: float) -> bool:
@@ -153,7 +159,7 @@ def _holds_mix(option: Option, demands: list[Demand], rates: dict[str, float], s
     requests = merged([offered_at(d, rates[d.name] * factor, horizon) for d in demands])
     run = _run(option, size, requests, demands, horizon)
     counted = _counted(run, requests, horizon)
-    return all(_kept(run, d, counted & (requests.class_id == c)) for c, d in enumerate(demands))
+    return all(_kept(run, d, counted & (requests.class_id == c), option) for c, d in enumerate(demands))
 
 
 def offered_at(demand: Demand, rate: float, horizon_s: float) -> Requests:
@@ -184,18 +190,29 @@ def _counted(run: Run, requests: Requests, horizon_s: float) -> Bools:
     return (arrival >= WARM_UP * min(horizon_s, float(requests.arrival_s[-1]))) & (arrival < last)
 
 
-def _kept(run: Run, demand: Demand, counted: Bools) -> bool:
+def _kept(run: Run, demand: Demand, counted: Bools, option: Option) -> bool:
     """Whether the promise held for the requests that count, with the margin."""
-    return not counted.any() or float(good_requests(run, demand)[counted].mean()) >= _wanted(demand)
+    return not counted.any() or float(good_requests(run, demand)[counted].mean()) >= _wanted(option, demand)
 
 
 def _run(option: Option, size: int, requests: Requests, demands: list[Demand], horizon_s: float) -> Run:
     """Simulate until the last request could have kept its promise; a backlog beyond that is all misses."""
-    pool = Pool(name="pool", deployment=option.deployment, instances=size)
+    pools = [(Pool(name="pool", deployment=option.deployment, instances=size), option.table)]
+    if option.partner is not None:
+        beside = _beside(option.partner, requests, demands, last_s=horizon_s)
+        pools.append((beside, option.partner.table))
     closed = any(demand.cls.sessions is not None for demand in demands)
     last_s = horizon_s if closed else float(requests.arrival_s[-1])
     until_s = last_s + max(_promised_s(demand) for demand in demands)
-    return simulate_pools(requests, [fleet_pool_spec(pool, requests, option.table)], "least_wait", until_s=until_s)
+    specs = [fleet_pool_spec(pool, requests, table) for pool, table in pools]
+    return simulate_pools(requests, specs, "least_wait", until_s=until_s)
+
+
+def _beside(partner: Option, requests: Requests, demands: list[Demand], last_s: float) -> Pool:
+    """The other part of a pair, with room to spare, so that what is missed is missed by the part that is looked at."""
+    counts = np.bincount(requests.class_id, minlength=len(demands)) / last_s
+    taken = sum(n / max(queue_free_capacity(partner, d), 1e-12) for n, d in zip(counts, demands, strict=True))
+    return Pool(name="beside", deployment=partner.deployment, instances=int(SPARE * taken) + 2)
 
 
 def _promised_s(demand: Demand) -> float:
@@ -210,8 +227,22 @@ def _promised_s(demand: Demand) -> float:
     return first + slo.tpot_s * float(outputs.max())
 
 
-def _wanted(demand: Demand) -> float:
-    return 1.0 - (1.0 - MARGIN) * (1.0 - demand.cls.slo.attainment)
+def _wanted(option: Option, demand: Demand) -> float:
+    """Share of good requests that a pool is sized for.
+
+    The two parts of a pair share out what may be missed beyond what they miss when there is next to nothing to do.
+    """
+    wanted = 1.0 - (1.0 - MARGIN) * (1.0 - demand.cls.slo.attainment)
+    return wanted if option.partner is None else max(wanted, (wanted + _idle_share(option, demand)) / 2)
+
+
+@lru_cache(maxsize=4096)
+def _idle_share(option: Option, demand: Demand) -> float:
+    """Share of good requests where one instance has next to nothing to do."""
+    rate = IDLE * queue_free_capacity(option, demand)
+    horizon = max(HORIZON_S, IDLE_REQUESTS / rate)
+    requests = offered_at(demand, rate, horizon)
+    return float(good_requests(_run(option, 1, requests, [demand], horizon), demand).mean())
 
 
 def _own_rate(requests: Requests) -> float:

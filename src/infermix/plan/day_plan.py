@@ -14,10 +14,13 @@ from infermix.plan.conflict import name_conflict
 from infermix.plan.day import DayProof
 from infermix.plan.evidence import Traffic
 from infermix.plan.offered import sent_per_s
+from infermix.plan.pairs import stage_shares
 from infermix.plan.parts import (
     assumptions,
     class_plan,
     hour_words,
+    pair_plans,
+    pair_words,
     pool_plan,
     study_hash,
     training_plan,
@@ -71,7 +74,14 @@ def day_plan(planner: Planner, say: Progress) -> Plan:
         figures=figures,
         unverified=provenance.unverified(question, figures),
         usd_per_mtok=usd_per_mtok(question, day.solution.usd_per_hour),
-        assumptions=[*assumptions(weakest), *hour_words(question), *_words(question), *training_words(question)],
+        pairs=pair_plans(question, fleet),
+        assumptions=[
+            *pair_words(planner.found.bases.unpaired),
+            *assumptions(weakest),
+            *hour_words(question),
+            *_words(question),
+            *training_words(question),
+        ],
         rounds=day.rounds,
         candidates=planner.found.candidates,
         kept=len(planner.found.kept),
@@ -165,10 +175,10 @@ def _serves(question: Question, day: DayProof) -> dict[str, dict[str, float]]:
         for proof in day.slots:
             weight = question.slots[proof.slot].weight
             sent = sent_per_s(day.solution, proof.slot).get(demand.name, 0.0)
-            for pool in proof.fleet.pools:
-                share = pool.serves.get(demand.name, 0.0) * sent * weight / total
-                if share:
-                    mine[pool.name] = mine.get(pool.name, 0.0) + share
+            shares = stage_shares(proof.fleet, [demand.name])[demand.name]
+            for pool, share in shares.items():
+                if share and sent:
+                    mine[pool] = mine.get(pool, 0.0) + share * sent * weight / total
         for api in answer.api_plans(question, day.solution):
             if api.serves.get(demand.name):
                 mine[api.name] = api.serves[demand.name]

@@ -57,6 +57,7 @@ class Evidence:
     met: Floats
     """By class, refused ones included in ``offered``."""
     pool_offered: Floats
+    """A request that is handed over counts in both pools."""
     pool_met: Floats
     input_tokens: Floats
     output_tokens: Floats
@@ -121,10 +122,13 @@ def summarise(question: Question, fleet: Fleet, run: Run, speed: str) -> Evidenc
     for c, demand in enumerate(question.demands):
         mine = requests.class_id == c
         good[mine] = meets(demand.cls.slo, ttft[mine], tpot[mine], e2e[mine], uncached[mine])
-    cell = requests.class_id.astype(np.int64) * pools + run.request_pool
-    taken, done = run.instance >= 0, run.status == 1
+    taken, done, moved = run.instance >= 0, run.status == 1, run.prefill_instance >= 0
+    ended = requests.class_id.astype(np.int64) * pools + run.request_pool
+    read = requests.class_id.astype(np.int64) * pools + np.where(
+        moved, run.pool[run.prefill_instance], run.request_pool
+    )
 
-    def table(mask: Bools, weights: npt.NDArray[Any] | None = None) -> Floats:
+    def table(mask: Bools, cell: npt.NDArray[Any], weights: npt.NDArray[Any] | None = None) -> Floats:
         counts = np.bincount(cell[mask], weights=None if weights is None else weights[mask], minlength=classes * pools)
         return counts.astype(float).reshape(classes, pools)
 
@@ -138,10 +142,10 @@ def summarise(question: Question, fleet: Fleet, run: Run, speed: str) -> Evidenc
         class_names=names,
         offered=np.bincount(requests.class_id, minlength=classes).astype(float),
         met=np.bincount(requests.class_id[good], minlength=classes).astype(float),
-        pool_offered=table(taken),
-        pool_met=table(taken & good),
-        input_tokens=table(done, requests.input_tokens),
-        output_tokens=table(done, requests.output_tokens),
+        pool_offered=table(taken, ended) + table(moved, read),
+        pool_met=table(taken & good, ended) + table(moved & good, read),
+        input_tokens=table(done, read, requests.input_tokens),
+        output_tokens=table(done, ended, requests.output_tokens),
         busy=np.array([run.busy_s[run.pool == p].mean() / span for p in range(pools)]),
         kv_peak=np.array([run.kv_peak_blocks[run.pool == p].max() / blocks[p] for p in range(pools)]),
         preemptions=int(run.preemptions.sum()),

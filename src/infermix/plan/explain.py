@@ -6,12 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from infermix.errors import NoAnswer
+from infermix.fleet import Fleet
 from infermix.plan import entry, next_best, tornado
 from infermix.plan.duals import shadow_prices
 from infermix.plan.keys import Key, keys_of, one_more
 from infermix.plan.limits import LimitUse
 from infermix.plan.model import Solution, build
 from infermix.plan.offers import Offer
+from infermix.plan.pairs import stage_shares
 from infermix.plan.prove import Progress, Proved
 from infermix.plan.question import Question
 from infermix.plan.result import Alternative, EntryPoint, Limit, SwingPoint, Why
@@ -116,14 +118,13 @@ def why(planner: Planner, proved: Proved, progress: Progress) -> list[Why]:
     progress("why each system is in or out")
     chosen = {p.deployment.system.id for p in proved.fleet.pools}
     best = {d.name: _least_cost_per_request(planner, d.name, None) for d in planner.question.demands}
-    rows = []
+    rows, shares = [], stage_shares(proved.fleet, planner.question.class_names)
     for offer in planner.question.offers:
         system = offer.system.id
         parts = [_about(planner, system, name, best[name]) for name in planner.question.class_names]
         reason = planner.misfits.get(system) or "; ".join(parts)
         if system in chosen:
-            serves = {n: s for p in proved.fleet.pools if p.deployment.system.id == system for n, s in p.serves.items()}
-            reason = "serves " + " and ".join(f"{s:.0%} of {n}" for n, s in serves.items()) + "; " + reason
+            reason = "; ".join([*_tasks(proved.fleet, system, shares), reason])
         else:
             dearer = _cost_if_forced(planner, system, proved.solution.usd_per_hour)
             reason += f"; buying one all the same makes the fleet {dearer}" if dearer else ""
@@ -131,12 +132,27 @@ def why(planner: Planner, proved: Proved, progress: Progress) -> list[Why]:
     return rows
 
 
+_TASKS = {"both": "serves", "prefill": "reads prompts of", "decode": "writes answers of"}
+
+
+def _tasks(fleet: Fleet, system: str, shares: dict[str, dict[str, float]]) -> list[str]:
+    """What a system's pools do."""
+    found = []
+    for role, task in _TASKS.items():
+        mine = [p.name for p in fleet.pools if p.deployment.system.id == system and p.deployment.role == role]
+        done = {n: sum(s.get(p, 0.0) for p in mine) for n, s in shares.items()}
+        said = " and ".join(f"{share:.0%} of {n}" for n, share in done.items() if share)
+        found += [f"{task} {said}"] if said else []
+    return found
+
+
 def _least_cost_per_request(planner: Planner, name: str, system: str | None) -> float | None:
     """USD per request of a class at the best capacity known (simulated where it was, optimistic elsewhere)."""
     demand = next(d for d in planner.question.demands if d.name == name)
     costs = []
     for option in planner.short:
-        if (system is None or option.offer.system.id == system) and planner.may_serve(option, demand):
+        mine = (system is None or option.offer.system.id == system) and not option.pair
+        if mine and planner.may_serve(option, demand):
             rate = planner.capacities.best_known(option, demand)
             costs.append(option.usd_per_hour / rate / 3600.0)
     return min(costs) if costs else None

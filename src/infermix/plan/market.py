@@ -9,7 +9,10 @@ import msgspec
 from infermix.cost.rent import ContractKind
 from infermix.errors import InputError, near_miss
 from infermix.perf.deployment import BYTES_PER_KV, BYTES_PER_WEIGHT
+from infermix.perf.pairs import Readiness
 from infermix.perf.specdec import read_speculation
+
+PARTS = ("prefill", "decode")
 
 
 class ContractRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -117,6 +120,13 @@ class ApiRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             )
 
 
+class PairRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Prompts are read on one system, answers written on another."""
+
+    prefill: str
+    decode: str
+
+
 class Market(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What can be had: systems, how many of each, and prices that replace the catalogue's."""
 
@@ -134,6 +144,10 @@ class Market(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """KV dtypes that may be used where the chip has the arithmetic."""
     weights: list[str] = []
     """Narrower weights than the model's own that may be used, too, where the chip can keep them."""
+    pairs: list[PairRow] = []
+    """Pairs of prefill and decode that may be had, beside systems that do both."""
+    pairs_ready: Readiness | None = None
+    """Every pair of systems that is at least so ready may be had."""
     spec: list[str] = []
     """Speculative decoding that may be used, beside none: ``METHOD:DEPTH[:ACCEPTED]``."""
 
@@ -165,6 +179,7 @@ class Market(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """Systems of other tables are on the market."""
         named = [("supply", name) for name in self.supply] + [("prices", name) for name in self.prices]
         named += [("supports", name) for name in self.supports]
+        named += [(f"pairs[{i}].{key}", getattr(row, key)) for i, row in enumerate(self.pairs) for key in PARTS]
         named += [(f"contracts.{key}.system", row.system) for key, row in self.contracts.items()]
         for table, name in named:
             if name not in self.systems:

@@ -6,7 +6,7 @@ promise even alone and idle are not options for it, and say why.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
@@ -39,6 +39,8 @@ from infermix.plan.queue_free import lines_of, steps_of
 KEPT = 2
 KEPT_REPLICAS = 3
 """Options, and replica sizes, simulated of each system for each class."""
+PREFILL_SEQS = 64
+"""Prompts that a prefill instance may read at once, at least: there are no answers that they could hold up."""
 NEAR = 1.01
 """Options this near to the cheapest of a layout, queue-free, are alike: the one with the smallest batch is tried."""
 
@@ -50,11 +52,16 @@ class Option:
     offer: Offer
     deployment: Deployment
     speed: str = "nominal"
+    pair: str = ""
+    """The pair of prefill and decode that it is a part of."""
+    partner: Option | None = None
+    """An option of the pair's other part, beside which it is simulated."""
 
     @cached_property
     def name(self) -> str:
         """Unique within a study."""
         where = f" in {self.offer.region}" if self.offer.region else ""
+        where += f", {self.deployment.role} of {self.pair}" if self.pair else ""
         return f"{self.deployment.model.id} {self.deployment.name} chunk {self.deployment.max_batched_tokens}{where}"
 
     @cached_property
@@ -86,7 +93,7 @@ class Option:
         d, point = self.deployment, self.point
         steps = steps_of(d, self.speed)
         room = room_of(d, point)
-        return Base(self.offer, d, steps, lines_of(steps, point.caps, point.chunks), room)
+        return Base(self.offer, d, steps, lines_of(steps, point.caps, point.chunks), room, self.pair)
 
 
 @lru_cache(maxsize=65536)
@@ -144,7 +151,7 @@ def find_options(question: Question, bases: Bases | None = None) -> Options:
     kept = [_kept(question, *row) for row in found.kept]
     reasons = _reasons(question, bases, found)
     for demand in question.demands:
-        if not any(demand.name in k.capacity for k in kept):
+        if not servable(kept, demand.name):
             best = "; ".join(f"{k}: {v}" for k, v in reasons[demand.name].items())
             raise NoAnswer(f"no system on the market can hold the promise to {demand.name!r}: {best}")
     return Options(bases, bases.candidates, kept, reasons)
@@ -157,8 +164,15 @@ def _kept(question: Question, base: Base, cap: int, chunk: int, rows: Floats) ->
 
 
 def _option(question: Question, base: Base, cap: int, chunk: int) -> Option:
-    d = msgspec.structs.replace(base.deployment, max_num_seqs=BATCH_CAPS[cap], max_batched_tokens=CHUNKS[chunk])
-    return Option(base.offer, within_measured(d), question.speed)
+    seqs = BATCH_CAPS[cap] if base.deployment.role != "prefill" else max(PREFILL_SEQS, BATCH_CAPS[cap])
+    d = msgspec.structs.replace(base.deployment, max_num_seqs=seqs, max_batched_tokens=CHUNKS[chunk])
+    return Option(base.offer, within_measured(d), question.speed, base.pair)
+
+
+def servable(kept: list[Kept], name: str) -> bool:
+    """Whether some option may serve a class, or both parts of some pair."""
+    mine = {(k.option.pair, k.option.deployment.role) for k in kept if name in k.capacity}
+    return any(not pair or {(pair, "prefill"), (pair, "decode")} <= mine for pair, _ in mine)
 
 
 def _reasons(question: Question, bases: Bases, found: Survey) -> dict[str, dict[str, str]]:
@@ -186,12 +200,28 @@ def shortlist(question: Question, kept: list[Kept]) -> list[Option]:
     """
     chosen: dict[str, Option] = {}
     for name in question.class_names:
-        ranked: dict[str, list[Kept]] = {}
+        ranked: dict[tuple[str, str, str], list[Kept]] = {}
         for k in sorted((k for k in kept if name in k.capacity), key=lambda k: _usd_per_request(k, name)):
-            ranked.setdefault(k.option.offer.key, []).append(k)
+            ranked.setdefault((k.option.offer.key, k.option.pair, k.option.deployment.role), []).append(k)
         for rows in ranked.values():
             chosen |= {k.option.name: k.option for k in _best(rows, name)}
-    return list(chosen.values())
+    return _with_partners(list(chosen.values()))
+
+
+def _with_partners(options: list[Option]) -> list[Option]:
+    """Every part of a pair with the first option of the other part; those whose other part has none are left out."""
+    first: dict[tuple[str, str], Option] = {}
+    for option in options:
+        if option.pair:
+            first.setdefault((option.pair, option.deployment.role), option)
+    other = {"prefill": "decode", "decode": "prefill"}
+    found = []
+    for option in options:
+        if not option.pair:
+            found.append(option)
+        elif partner := first.get((option.pair, other[option.deployment.role])):
+            found.append(replace(option, partner=partner))
+    return found
 
 
 def _usd_per_request(kept: Kept, name: str) -> tuple[float, str]:
@@ -204,7 +234,10 @@ def _best(ranked: list[Kept], name: str) -> list[Kept]:
     by_size: dict[int, list[Kept]] = {}
     for k in ranked:
         by_size.setdefault(k.option.deployment.stages, []).append(k)
-    return [_few(same, name)[0] for same in list(by_size.values())[:KEPT_REPLICAS]]
+    sizes = [*by_size][:KEPT_REPLICAS]
+    if ranked[0].option.pair and min(by_size) not in sizes:  # a part of a pair is often too large for what it is sent
+        sizes.append(min(by_size))
+    return [_few(by_size[size], name)[0] for size in sizes]
 
 
 def _few(ranked: list[Kept], name: str) -> list[Kept]:

@@ -7,14 +7,16 @@ import hashlib
 import msgspec
 
 from infermix.cost.energy import facility_w
+from infermix.fleet import Fleet
 from infermix.perf.memory import kv_tokens_left
+from infermix.perf.transfer import kv_transfer
 from infermix.plan.evidence import Evidence, Traffic, holds
 from infermix.plan.limits import offer_of, pool_cost
 from infermix.plan.offers import Reservation
 from infermix.plan.problem import Study
 from infermix.plan.prove import Proved
 from infermix.plan.question import Question
-from infermix.plan.result import ClassPlan, PoolPlan, TrainingPlan
+from infermix.plan.result import ClassPlan, PairPlan, PoolPlan, TrainingPlan
 from infermix.units import SECONDS_PER_HOUR, TOKENS_PER_MTOK
 
 
@@ -69,6 +71,23 @@ def _said(held: Reservation, question: Question) -> str:
     if not held.counted:
         return f"{cost}; it does not run at {question.hour}:00, so nothing is taken off."
     return f"{cost}, taken off supply, power and budget; not part of the fleet's cost."
+
+
+def pair_plans(question: Question, fleet: Fleet) -> list[PairPlan]:
+    """Pools that hand over to others."""
+    pools, found = {pool.name: pool for pool in fleet.pools}, []
+    for pair in fleet.pairs:
+        one, other = pools[pair.prefill], pools[pair.decode]
+        means = {d.name: int(d.lengths[0].mean()) for d in question.demands if d.name in one.serves}
+        travels = {n: kv_transfer(one.deployment, other.deployment, tokens).seconds for n, tokens in means.items()}
+        told = {"readiness": pair.readiness, "source": pair.source}
+        found.append(PairPlan(prefill=pair.prefill, decode=pair.decode, transfer_s=travels, **told))
+    return found
+
+
+def pair_words(unpaired: dict[str, str]) -> list[str]:
+    """Pairs that the study asks for and that cannot be had."""
+    return [f"Prefill and decode on {name}: not possible, {reason}." for name, reason in unpaired.items()]
 
 
 def training_plan(held: Reservation) -> TrainingPlan:

@@ -12,7 +12,7 @@ from infermix.catalog.parse import check_keys, convert, toml
 from infermix.cost.rent import CostBasis, Terms
 from infermix.errors import InputError, near_miss
 from infermix.fleet import Autoscale, PoolRow
-from infermix.plan.market import ApiRow, ContractRow, Market
+from infermix.plan.market import ApiRow, ContractRow, Market, PairRow
 from infermix.plan.rules import Limits, Objective, Redundancy, Share
 from infermix.route.names import AUTO, BASE, check_policy
 from infermix.workload.classes import Part, Slo, TrafficClass
@@ -283,6 +283,9 @@ def _check_market_and_limits(raw: dict[str, Any], path: str) -> None:
     for key, struct in (("contracts", ContractRow), ("api", ApiRow)):
         for name, row in _tables_in(market, key):
             check_keys(row, struct.__struct_fields__, f"{path}: market.{key}.{name}")
+    for i, pair in enumerate(market["pairs"] if isinstance(market.get("pairs"), list) else []):
+        if isinstance(pair, dict):
+            check_keys(pair, PairRow.__struct_fields__, f"{path}: market.pairs[{i}]")
     if isinstance(limits.get("redundancy"), dict):
         check_keys(limits["redundancy"], Redundancy.__struct_fields__, f"{path}: limits.redundancy")
     for i, share in enumerate(limits["shares"] if isinstance(limits.get("shares"), list) else []):

@@ -50,7 +50,7 @@ def fleet_of(question: Question, solution: Solution, slot: int = 0) -> Fleet:
     pools: list[Pool] = []
     for choice in choices:
         d = choice.column.option.deployment
-        stem = f"{d.system.id}-{d.layout.replace(' ', '-')}"
+        stem = f"{d.system.id}-{d.layout.replace(' ', '-')}" + (f"-{d.role}" if d.role != "both" else "")
         same = sum(p.name.split("/")[0] == stem for p in pools)
         shares = {name: rate / totals[name] for name, rate in choice.rates.items()}
         pools.append(
@@ -179,10 +179,10 @@ def _smaller(question: Question, traffic: Traffic, fleet: Fleet, p: int) -> tupl
 
 
 def _alone(fleet: Fleet, p: int) -> list[str]:
-    """Classes that only pool p serves."""
-    return [
-        name for name in fleet.pools[p].serves if all(name not in q.serves for i, q in enumerate(fleet.pools) if i != p)
-    ]
+    """Classes that only pool p serves, among the pools that do the same part of the work."""
+    mine = fleet.pools[p]
+    others = [q for i, q in enumerate(fleet.pools) if i != p and q.deployment.role == mine.deployment.role]
+    return [name for name in mine.serves if all(name not in q.serves for q in others)]
 
 
 def without(fleet: Fleet, p: int, fewer: int) -> Fleet:

@@ -16,6 +16,8 @@ def figures_used(question: Question, fleet: Fleet) -> list[str]:
         d = pool.deployment
         offer = next(o for o in question.offers if o.system.id == d.system.id)
         found += of_deployment(d)
+        if d.role != "both" and d.chip.scaleout_bytes_per_s is not None:
+            found.append(f"chips/{d.chip.id}/scaleout_bytes_per_s")
         found += list(offer.price.figures) + [id_ for contract in offer.contracts for id_ in contract.figures]
         found += [f"systems/{d.system.id}/power_w"] if d.system.power_w is not None else []
     for held in (r for r in question.reserved if r.counted):

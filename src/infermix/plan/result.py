@@ -230,6 +230,18 @@ class SlotPlan(msgspec.Struct, kw_only=True):
     attainment_low: dict[str, float]
 
 
+class PairPlan(msgspec.Struct, kw_only=True):
+    """A prefill pool that hands over to a decode pool, how ready the vendors' chips are for that, and who says so."""
+
+    prefill: str
+    decode: str
+    readiness: str
+    """shipping, demonstrated or hypothetical."""
+    source: str
+    transfer_s: dict[str, float] = {}
+    """Class → time in which the KV cache of a mean prompt travels when nothing else does."""
+
+
 class PolicyTrial(msgspec.Struct, kw_only=True):
     """A routing policy on the proved fleet (of a day: of its hardest slot): one seed, where promises must hold."""
 
@@ -322,6 +334,8 @@ class Plan(msgspec.Struct, kw_only=True):
     vendor_frontier: list[VendorPoint] = []
     power_frontier: list[PowerPoint] = []
     """Where profit is maximised."""
+    pairs: list[PairPlan] = []
+    """Where prompts are read on one pool and answered on another; such a request counts in ``serves`` at both."""
     policies: list[PolicyTrial] = []
     """Those that were tried, where the study leaves the choice to the plan."""
     candidates: int = 0

@@ -17,10 +17,13 @@ from infermix.plan.conflict import name_conflict
 from infermix.plan.day_plan import day_plan
 from infermix.plan.evidence import Traffic
 from infermix.plan.limits import fleet_cost, limit_uses
+from infermix.plan.pairs import stage_shares
 from infermix.plan.parts import (
     assumptions,
     class_plan,
     hour_words,
+    pair_plans,
+    pair_words,
     pool_plan,
     study_hash,
     training_plan,
@@ -93,9 +96,8 @@ def _answer(planner: Planner, traffic: Traffic, proved: Proved, bound: float, sa
         lower_bound_usd_per_hour=bound,
         gap=cost / bound - 1.0,
         fleet=[pool_plan(question, proved, p) for p in range(len(fleet.pools))],
-        serves={
-            name: {p.name: p.serves[name] for p in fleet.pools if name in p.serves} for name in question.class_names
-        },
+        serves=stage_shares(fleet, question.class_names),
+        pairs=pair_plans(question, fleet),
         classes={d.name: class_plan(question, proved, traffic, c) for c, d in enumerate(question.demands)},
         unmet=dict.fromkeys(question.class_names, 0.0),
         minimal=proved.removals,
@@ -113,7 +115,10 @@ def _answer(planner: Planner, traffic: Traffic, proved: Proved, bound: float, sa
         vendor_frontier=frontier.vendor_frontier(planner, say),
         power_frontier=frontier.power_frontier(planner, proved.solution, say),
         usd_per_mtok=usd_per_mtok(question, cost),
-        assumptions=assumptions(proved) + hour_words(question) + training_words(question),
+        assumptions=assumptions(proved)
+        + hour_words(question)
+        + training_words(question)
+        + pair_words(planner.found.bases.unpaired),
         rounds=proved.rounds,
         candidates=planner.found.candidates,
         kept=len(planner.found.kept),

@@ -5,6 +5,12 @@ from __future__ import annotations
 from infermix.plan.result import ContractPlan, Plan
 from infermix.report import words
 
+READY = {
+    "shipping": "this pair of vendors' chips ships",
+    "demonstrated": "this pair of vendors' chips was demonstrated, not shipped",
+    "hypothetical": "this pair of vendors' chips is hypothetical, nobody has shown it",
+}
+
 
 def beside(plan: Plan) -> list[str]:
     """Sentences about profit, APIs and what goes unserved."""
@@ -18,6 +24,9 @@ def beside(plan: Plan) -> list[str]:
         if api.serves:
             shares = ", ".join(f"{words.share(share)} of {name}" for name, share in api.serves.items())
             said.append(f"{api.vendor} serves {shares} for {words.money(api.usd_per_hour)}/h (API {api.name}).")
+    for pair in plan.pairs:
+        travels = ", ".join(f"{words.seconds(s)} for a mean prompt of {name}" for name, s in pair.transfer_s.items())
+        said.append(f"{pair.prefill} reads prompts for {pair.decode} ({travels} on the way): {READY[pair.readiness]}.")
     left = ", ".join(f"{words.share(share)} of {name}" for name, share in plan.unmet.items() if share > 0)
     return said + ([f"Goes without: {left}."] if left else [])
 

@@ -139,6 +139,8 @@ def layout(pool: PoolPlan) -> str:
     """How one instance lies on its chips: ``TP 8`` or ``3 stages``, with the dtypes of weights and KV cache."""
     degrees = [("TP", pool.tp), ("PP", pool.pp), ("EP", pool.ep), ("DP", pool.dp)]
     said = [f"{name} {n}" for name, n in degrees if n is not None and (n > 1 or name == "TP")]
+    if pool.role != "both":
+        said.insert(0, f"{pool.role} only")
     if pool.stages is not None:
         said.append(f"{pool.stages} stage{'s' if pool.stages > 1 else ''}")
     return f"{', '.join(said)}; {pool.weights} weights, {pool.kv} KV"

@@ -20,6 +20,10 @@ LISTEN = "127.0.0.1:8080"
 FIRST_PORT = 9101
 SAMPLE = 2_000
 """Requests of each class from which the mean request is taken."""
+ROUTER = (
+    "# Prefill and decode apart: the gateway has no such roles. The engine's own router pairs the instances of these\n"
+    "# pools (deploy/ starts them); its address goes here. Times are those that were simulated."
+)
 KEYS_ENV = "INFERMIX_KEYS"
 DEPLOYMENT = ("tp", "pp", "ep", "dp", "stages", "weights", "kv", "role", "max_num_seqs", "max_batched_tokens", "spec")
 """Keys of a pool that say what one instance of it is."""
@@ -40,14 +44,18 @@ def gateway_toml(plan: Plan, study: Study, facts: Catalog, folder: Path) -> str:
     parts = [heading, _table("gateway", _gateway(plan, study, folder))]
     asked = demands(study, find_model(study.model, facts), sample=SAMPLE)
     parts += [_table(f"classes.{_key(demand.name)}", _promise(study, demand)) for demand in asked]
-    port = FIRST_PORT
+    port, paired = FIRST_PORT, {name for pair in plan.pairs for name in (pair.prefill, pair.decode)}
     for pool in plan.fleet:
+        if pool.name in paired:
+            continue
         serves = {name: share * (1.0 - _sent_away(plan, name)) for name, share in pool.serves.items()}
         parts += [
             _table("backends", _backend(pool, facts, port + i, i) | {"serves": serves}, array=True)
             for i in range(pool.instances)
         ]
         port += pool.instances
+    for row in _routers(plan, port):
+        parts.append("\n".join([ROUTER, _table("backends", row, array=True)]))
     parts += [_table("backends", row, array=True) for row in _endpoints(plan, study, facts)]
     return "\n\n".join(parts) + "\n"
 
@@ -89,6 +97,37 @@ def _backend(pool: PoolPlan, facts: Catalog, port: int, instance: int) -> dict[s
         **{key: value for key, value in layout.items() if value is not None},
         "serves": pool.serves,
         "usd_per_hour": round(pool.usd_per_hour / pool.instances, 6),
+    }
+
+
+def _routers(plan: Plan, port: int) -> list[dict[str, object]]:
+    """A backend for all pools that hand over to each other."""
+    groups: list[set[str]] = []
+    for pair in plan.pairs:
+        mine = {pair.prefill, pair.decode}
+        for group in [group for group in groups if group & mine]:
+            groups.remove(group)
+            mine |= group
+        groups.append(mine)
+    return [_router(plan, [p for p in plan.fleet if p.name in group], port + i) for i, group in enumerate(groups)]
+
+
+def _router(plan: Plan, pools: list[PoolPlan], port: int) -> dict[str, object]:
+    readers = [pool.name for pool in pools if pool.role == "prefill"]
+    serves = {name: sum(s.get(pool, 0.0) for pool in readers) for name, s in plan.serves.items()}
+    serves = {name: share for name, share in serves.items() if share}
+    first = plan.classes[next(iter(serves))]
+    return {
+        "url": f"http://127.0.0.1:{port}",
+        "name": "+".join(pool.name for pool in pools),
+        "model": pools[0].model,
+        "engine": "openai",
+        "key_env": key_name(pools[0].name),
+        "ttft_s": first.ttft_s["p50"],
+        "tpot_s": first.tpot_s["p50"],
+        "max_inflight": sum(pool.instances * pool.max_num_seqs for pool in pools if pool.role == "decode"),
+        "serves": serves,
+        "usd_per_hour": round(sum(pool.usd_per_hour for pool in pools), 6),
     }
 
 

@@ -8,6 +8,7 @@ from infermix.plan.model.pools import (
     define_capacity,
     define_handover,
     define_one_bracket,
+    define_one_pair,
     define_pools,
     define_rates,
     define_used_pools,
@@ -43,6 +44,7 @@ def build(question: Question, table: Table) -> Program:
     define_capacity(program)
     define_used_pools(program)
     define_handover(program)
+    define_one_pair(program)
     # who is served
     define_api(program)
     define_unmet(program)

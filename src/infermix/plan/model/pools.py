@@ -106,10 +106,39 @@ def used_instances(program: Program) -> dict[tuple[int, int], Terms]:
 
 
 def define_handover(program: Program) -> None:
-    """What prefill pools take of a class they hand over to decode pools of its model."""
-    roles = [column.option.deployment.role for _, column in program.columns()]
+    """What prefill pools of a pair take of a class they hand over to its decode pools."""
     sign = {"prefill": 1.0, "decode": -1.0}
     for (c, s), sent in program.sent.items():
-        terms = [(v, sign[roles[i]]) for i, v in sent if roles[i] in sign]
-        if terms:
-            program.lp.equal(program.at(f"handover_{program.question.class_names[c]}", s), terms)
+        for k, mine in enumerate(_by_pair(program, sent).values()):
+            terms = [(v, sign[program.table.columns[i].option.deployment.role]) for i, v in mine]
+            name = f"handover_{program.question.class_names[c]}"
+            program.lp.equal(program.at(name if k == 0 else f"{name}_{k}", s), terms)
+
+
+def define_one_pair(program: Program) -> None:
+    """A class is served by one pair at most in a slot: its prefill pools would else hand over to those of another.
+
+    The relaxation leaves this out, as a bound may.
+    """
+    for (c, s), sent in program.sent.items():
+        pairs = _by_pair(program, sent)
+        if len(pairs) < 2 or any(program.table.columns[i].rows for mine in pairs.values() for i, _ in mine):
+            continue
+        name, chosen = program.question.class_names[c], []
+        most = 2.0 * program.question.demands[c].rate_at(s)
+        for k, mine in enumerate(pairs.values()):
+            z = program.lp.variable(program.at(f"pair_{name}_{k}", s), 1.0, whole=True)
+            terms = [(v, 1.0) for i, v in mine]
+            program.lp.row(program.at(f"pair_{name}_{k}", s), [*terms, (z, -most)], most=0.0)
+            chosen.append((z, 1.0))
+        program.lp.row(program.at(f"one_pair_{name}", s), chosen, most=1.0)
+
+
+def _by_pair(program: Program, sent: list[tuple[int, int]]) -> dict[str, list[tuple[int, int]]]:
+    """Pair → (column, variable) of its rates; pools that do both are left out."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for i, v in sent:
+        option = program.table.columns[i].option
+        if option.deployment.role != "both":
+            found.setdefault(option.pair, []).append((i, v))
+    return found
