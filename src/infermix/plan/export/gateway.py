@@ -21,8 +21,8 @@ FIRST_PORT = 9101
 SAMPLE = 2_000
 """Requests of each class from which the mean request is taken."""
 ROUTER = (
-    "# Prefill and decode apart: the gateway has no such roles. The engine's own router pairs the instances of these\n"
-    "# pools (deploy/ starts them); its address goes here. Times are those that were simulated."
+    "# Prefill and decode apart: the gateway has no such roles. A router in front of these pools pairs their\n"
+    "# instances, which deploy/ starts; its address goes here. Times are those that were simulated."
 )
 KEYS_ENV = "INFERMIX_KEYS"
 DEPLOYMENT = ("tp", "pp", "ep", "dp", "stages", "weights", "kv", "role", "max_num_seqs", "max_batched_tokens", "spec")
@@ -122,7 +122,6 @@ def _router(plan: Plan, pools: list[PoolPlan], port: int) -> dict[str, object]:
         "name": "+".join(pool.name for pool in pools),
         "model": pools[0].model,
         "engine": "openai",
-        "key_env": key_name(pools[0].name),
         "ttft_s": first.ttft_s["p50"],
         "tpot_s": first.tpot_s["p50"],
         "max_inflight": sum(pool.instances * pool.max_num_seqs for pool in pools if pool.role == "decode"),
