@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from infermix.catalog.load import catalog
@@ -10,7 +11,10 @@ from infermix.errors import InputError
 from infermix.fleet import PoolRow, make_deployment
 from infermix.perf.stack import TRAFFIC, WORK, find_stack, request_s, stack_for, stacked, with_stack
 from infermix.perf.table import compile_table
+from infermix.validate.interval import FEW_CLIENTS, interval_of
+from infermix.validate.meaning import case_of
 from tests.perf.deployments import deploy
+from tests.validate.rows_for import row
 
 
 def made(**values: float) -> Stack:
@@ -65,3 +69,19 @@ def test_a_pool_may_name_its_stack() -> None:
 def test_clients_share_the_front_end() -> None:
     assert request_s(made(request_s=0.02, client_s=0.001), 30) == pytest.approx(0.05)
     assert request_s(None, 30) == 0.0
+
+
+def test_many_sequences_have_an_interval_of_their_own() -> None:
+    """As wide as their rows are off; a stack without such rows has one for all, and not that of its family."""
+    few, many = (case_of(row(batch_or_concurrency=str(n))) for n in (FEW_CLIENTS, FEW_CLIENTS + 1))
+
+    def ends(low: float) -> Figure:
+        return Figure(1.0, "1", ("MEAS",), "derived", "2026-11-22", low=low, high=1.5)
+
+    whole = msgspec.structs.replace(made(), figures={"speed": ends(0.5)})
+    split = msgspec.structs.replace(
+        made(), figures={"speed": ends(0.5), "speed_few": ends(0.8), "speed_many": ends(0.4)}
+    )
+    assert "speed_many" in few.deployment.efficiency.figures
+    assert [interval_of(case, "tpot_ms", whole)[0] for case in (few, many)] == [0.5, 0.5]
+    assert [interval_of(case, "tpot_ms", split)[0] for case in (few, many)] == [0.8, 0.4]

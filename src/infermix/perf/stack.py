@@ -26,6 +26,8 @@ LAUNCHES = (
 )
 ADDED = ("host_s", "seq_s")
 INTERVALS = ("speed", "speed_prompt")
+BY_LOAD = ("speed_few", "speed_many")
+"""Intervals of speed with few sequences on an instance, and with many; they go with ``speed``."""
 
 
 def stack_for(catalog: Catalog, engine: str, d: Deployment) -> Stack | None:
@@ -65,7 +67,9 @@ def stacked(efficiency: Efficiency, stack: Stack) -> Efficiency:
         figures[name] = _now(efficiency, name, figures[name].value * _value(stack, "launches", 1.0))
     for name in ADDED:
         figures[name] = _now(efficiency, name, figures[name].value + _value(stack, name, 0.0))
-    figures |= {name: stack.figures[name] for name in INTERVALS if name in stack.figures}
+    if "speed" in stack.figures:
+        figures = {name: own for name, own in figures.items() if name not in BY_LOAD}
+    figures |= {name: stack.figures[name] for name in INTERVALS + BY_LOAD if name in stack.figures}
     return msgspec.structs.replace(efficiency, figures=figures)
 
 

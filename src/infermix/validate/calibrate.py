@@ -11,9 +11,10 @@ import numpy as np
 from infermix.catalog.load import Catalog
 from infermix.catalog.query import figure
 from infermix.catalog.records import Figure
-from infermix.perf.stack import stack_for
+from infermix.perf.stack import BY_LOAD, stack_for
 from infermix.validate.cross import cross_validate
 from infermix.validate.fit import TELLS, Fit, Sample, fit, samples_of
+from infermix.validate.interval import by_load
 from infermix.validate.knobs import FEWEST_ROWS, knobs_of
 from infermix.validate.predict import Predicted
 from infermix.validate.rows import Row
@@ -109,17 +110,24 @@ def fitted_figures(catalog: Catalog, found: Fit) -> dict[Id, Figure]:
 
 
 def interval_figures(catalog: Catalog, samples: Sequence[Sample], held_out: Sequence[Predicted]) -> dict[Id, Figure]:
-    """Intervals of speed by stack, and by family over engines of today, from rows that their figures did not see."""
-    stacks = {r.id: stack_for(catalog, s.case.engine.id, s.case.deployment) for s in samples for r in s.rows}
+    """Intervals of speed by stack, and by family over engines of today, from rows that their figures did not see.
+
+    Where there are rows enough those with few sequences on an instance, and those with many, have ends of their own.
+    """
+    cases = {r.id: s.case for s in samples for r in s.rows}
     errors: dict[Id, list[float]] = {}
     for p in held_out:
-        name = "speed_prompt" if kind_of(p.row.metric) == "ttft" else "speed"
+        case = cases[p.row.id]
+        stack = stack_for(catalog, case.engine.id, case.deployment)
         speed = p.error if p.row.metric.endswith("_ms") else -p.error
-        stack = stacks.get(p.row.id)
-        if stack is not None:
-            errors.setdefault(("stacks", stack.id, name), []).append(speed)
-        if stack is None or not stack.until:
-            errors.setdefault(("efficiency", p.family, name), []).append(speed)
+        for name in ("speed_prompt",) if kind_of(p.row.metric) == "ttft" else ("speed", by_load(case)):
+            if stack is not None:
+                errors.setdefault(("stacks", stack.id, name), []).append(speed)
+            if stack is None or not stack.until:
+                errors.setdefault(("efficiency", p.family, name), []).append(speed)
+    for id_ in [i for i in errors if i[2] in BY_LOAD]:
+        if not MANY_ROWS <= len(errors[id_]) < len(errors[(*id_[:2], "speed")]):
+            del errors[id_]
     return {id_: _interval(own) for id_, own in errors.items() if len(own) >= FEWEST_ROWS}
 
 

@@ -86,6 +86,8 @@ OF_EFFICIENCY: dict[str, Bounds] = {
     "narrowest_weight_bits": (1, 32),
     "speed": (0.05, 5.0),
     "speed_moe": (0.05, 5.0),
+    "speed_few": (0.05, 10.0),
+    "speed_many": (0.05, 10.0),
 }
 OF_STACK: dict[str, Bounds] = {
     "work": (0.001, 2.0),
@@ -97,6 +99,8 @@ OF_STACK: dict[str, Bounds] = {
     "client_s": (0.0, 0.1),
     "speed": (0.05, 10.0),
     "speed_prompt": (0.05, 10.0),
+    "speed_few": (0.05, 10.0),
+    "speed_many": (0.05, 10.0),
 }
 EVENT_S: Bounds = (1e-8, 1e-2)
 """Times of an efficiency: from a wire on the die to a host that hesitates."""
