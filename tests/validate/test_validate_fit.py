@@ -12,7 +12,7 @@ from infermix.errors import InputError
 from infermix.perf.ops import joined
 from infermix.validate.cross import held_out, without
 from infermix.validate.fit import fit, outcome_with, samples_of
-from infermix.validate.knobs import Knob
+from infermix.validate.knobs import ALIKE, Knob, holds, stack_knobs
 from infermix.validate.operators import Start, fit_experts, fit_gemm, fit_tables, least_absolute
 from infermix.validate.rows import Row
 from tests.validate.rows_for import row
@@ -55,6 +55,20 @@ def test_held_out_rows_do_not_pull() -> None:
     errors = found.errors + found.slopes @ (without(found, out) - found.ln)
     assert np.median(np.abs(errors[~out])) < 0.03
     assert np.median(errors[out]) == pytest.approx(-np.log(1.5), abs=0.1)
+
+
+def test_figures_of_an_engine_are_held_to_each_other() -> None:
+    """What moves together is free but for its beliefs; what moves apart costs; other engines do not matter."""
+    stacks = catalog().stacks
+    kept = [k for name in ("vllm-hopper", "vllm-blackwell", "sglang-hopper") for k in stack_knobs(stacks[name])]
+    square, own = holds(kept), np.diag([k.spread**-2.0 for k in kept])
+    assert square == pytest.approx(square.T)
+    alike = np.array([k.name == "request_s" and k.engine == "vllm" for k in kept], dtype=float)
+    assert alike.sum() == 2 and square @ alike == pytest.approx(own @ alike)
+    one = np.eye(len(kept))[np.flatnonzero(alike)[0]]
+    apart = one @ (square - own) @ one
+    assert apart == pytest.approx(0.5 * ALIKE["request_s"] ** -2)
+    assert all(square[i] @ one == 0 for i, k in enumerate(kept) if k.engine == "sglang" or k.name != "request_s")
 
 
 def test_least_absolute_errors_shrug_off_outliers() -> None:

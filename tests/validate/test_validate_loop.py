@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infermix.validate.loop import Curve, Rules, Times, run_loop
+from infermix.validate.meaning import Case, case_of
+from infermix.validate.outcome import balanced_steps
 from tests.nightly import examples
+from tests.validate.rows_for import row
 
 
 def plain(curve: Curve, rules: Rules, clients: int, inputs: list[int], outputs: list[int]) -> Times:
@@ -111,3 +114,30 @@ def test_one_client_alone_by_hand() -> None:
     read = c.mixed_s[1] + c.per_seq_s + c.kv_s * 4 + c.pair_s * 10
     assert times.first[0] == pytest.approx(read)
     assert times.last[0] == pytest.approx(read + 2 * (c.decode_s[0] + c.per_seq_s) + c.kv_s * (5 + 6))
+
+
+def data_parallel(clients: int, framework: str = "trtllm 1.1") -> Case:
+    return case_of(
+        row(model="DeepSeek-V3", framework=framework, chip="B200-SXM", tp=1, ep=8, dp=8, output_len=1024.0,
+            batch_or_concurrency=str(clients))
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("clients", [2, 16, 64, 512])
+def test_prompts_wait_for_the_other_groups_or_until_patience_ends(clients: int) -> None:
+    """Against prompts that come at random, held back as the rule says."""
+    case = data_parallel(clients)
+    draws, waits = np.random.default_rng(1), []
+    times = np.cumsum(draws.exponential(case.output_tokens / case.clients, 40_000)).tolist()
+    while len(times) > case.deployment.dp:
+        most = times[0] + case.engine.balanced_steps
+        group = [t for t in times[: case.deployment.dp] if t <= most]
+        leave = group[-1] if len(group) == case.deployment.dp else most
+        waits += [leave - t for t in group]
+        times = times[len(group) :]
+    assert balanced_steps(case) == pytest.approx(np.mean(waits), rel=0.1)
+
+
+def test_one_group_alone_waits_for_nobody() -> None:
+    assert balanced_steps(case_of(row(framework="trtllm 1.1"))) == 0
+    assert balanced_steps(data_parallel(64, "sglang 0.5")) == 0

@@ -19,7 +19,7 @@ from infermix.catalog.query import find_chip, find_model
 from infermix.perf.stack import stack_for
 from infermix.validate.fit import Fit, Sample, outcome_with, solved, values_at
 from infermix.validate.interval import interval_of, spread_around
-from infermix.validate.knobs import Values
+from infermix.validate.knobs import Values, kin
 from infermix.validate.predict import Predicted, metric_of
 from infermix.validate.rows import Row
 
@@ -40,8 +40,8 @@ def record_of(row: Row, by: By) -> str:
 
 
 def without(fit: Fit, out: Bools) -> Floats:
-    """Figures (ln) fitted without some rows; those that these rows do not hang on stay as they are."""
-    own = np.flatnonzero(np.abs(fit.slopes[out]).any(axis=0))
+    """Figures (ln) fitted without some rows; those that these rows, and kin, do not hang on stay as they are."""
+    own = np.flatnonzero(kin(fit.knobs) @ np.abs(fit.slopes[out]).any(axis=0))
     rows = np.flatnonzero(np.abs(fit.slopes[:, own]).any(axis=1))
     slopes, weights = fit.slopes[np.ix_(rows, own)], np.where(out, 0.0, fit.weights)[rows]
     knobs, ln, errors = [fit.knobs[j] for j in own], fit.ln[own], fit.errors[rows]

@@ -25,6 +25,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the budget of a step is set for about one prompt beside the decoding sequences."""
     reserved: float = 0.5
     """Share of an answer for which room is kept: engines that preempt fill memory to what contexts take on average."""
+    balanced_steps: int = 0
+    """Prompts wait until each group of data-parallel attention has one, so many steps at most; 0: they do not wait."""
     narrow_kv: bool = False
     """Whether the KV cache is 8 bits wide where the weights have no more."""
 
@@ -38,7 +40,7 @@ ENGINES = (
     Engine(id="tensorrt-llm-2024", pattern=r"tensorrt-llm( 0\..*)?|tensorrt .*", mixed=False, chunk_tokens=WHOLE,
            max_seqs=2048, narrow_kv=True),
     Engine(id="tensorrt-llm", pattern=r"(trtllm|tensorrt-llm).*", mixed=True, chunk_tokens=8192, max_seqs=2048,
-           one_prompt=True, reserved=1.0, narrow_kv=True),
+           one_prompt=True, reserved=1.0, balanced_steps=60, narrow_kv=True),
     Engine(id="llama.cpp", pattern=r"llama\.cpp.*", mixed=False, chunk_tokens=WHOLE, max_seqs=256),
     Engine(id="deepspeed", pattern=r"deepspeed.*", mixed=False, chunk_tokens=WHOLE, max_seqs=256),
     Engine(id="neuronx", pattern=r"transformers-neuronx.*", mixed=False, chunk_tokens=WHOLE, max_seqs=256),

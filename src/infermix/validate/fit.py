@@ -1,8 +1,9 @@
 """Fitting figures to measured rows: least absolute ln error, cell by cell, held to what was believed before.
 
 Minimises ``sum over cells of mean |ln(predicted / measured)| + held * sum ((ln x - ln believed) / spread)^2 / 2`` by
-Gauss-Newton steps on ``ln x`` with weights ``1 / |error|``. A cell is one chip, model, engine and metric, so that
-thousands of rows of one kind do not drown eight of another.
+Gauss-Newton steps on ``ln x`` with weights ``1 / |error|``; figures of an engine that are alike whatever the chip are
+held to each other as well. A cell is one chip, model, engine and metric, so that thousands of rows of one kind do not
+drown eight of another.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from infermix.arrays import Floats
 from infermix.catalog.load import Catalog
 from infermix.errors import InfermixError
 from infermix.perf.stack import stack_for
-from infermix.validate.knobs import Knob, Values, moved_case, moved_stack
+from infermix.validate.knobs import Knob, Values, holds, moved_case, moved_stack
 from infermix.validate.meaning import Case, case_of
 from infermix.validate.outcome import Outcome, outcome_on
 from infermix.validate.predict import metric_of
@@ -166,21 +167,21 @@ def _clipped(knobs: Sequence[Knob], ln: Floats) -> Floats:
 def solved(knobs: Sequence[Knob], ln: Floats, errors: Floats, slopes: Floats, weights: Floats) -> Floats:
     """The point of least loss where errors move in straight lines; no knob farther than ``FARTHEST``."""
     believed = np.log([k.believed for k in knobs])
-    hold = HELD / np.array([k.spread for k in knobs]) ** 2
+    hold = HELD * holds(knobs)
     move = np.zeros(len(knobs))
     for _ in range(15):
         off = errors + slopes @ move
         w = weights / np.clip(np.abs(off), NEAR, None) * np.minimum(1.0, OUTLIER / np.maximum(np.abs(off), 1e-9))
-        left = (slopes * w[:, None]).T @ slopes + np.diag(hold)
-        right = -(slopes * w[:, None]).T @ errors + hold * (believed - ln)
+        left = (slopes * w[:, None]).T @ slopes + hold
+        right = -(slopes * w[:, None]).T @ errors + hold @ (believed - ln)
         move = 0.5 * move + 0.5 * np.clip(np.linalg.solve(left, right), -FARTHEST, FARTHEST)
     return ln + move
 
 
 def _loss(errors: Floats, weights: Floats, knobs: Sequence[Knob], ln: Floats) -> float:
-    believed, spread = np.log([k.believed for k in knobs]), np.array([k.spread for k in knobs])
+    apart = ln - np.log([k.believed for k in knobs])
     off = np.minimum(np.abs(errors), OUTLIER)
-    return float(weights @ off) + float(HELD * (((ln - believed) / spread) ** 2).sum() / 2)
+    return float(weights @ off) + float(HELD * (apart @ holds(knobs) @ apart) / 2)
 
 
 def _errors(catalog: Catalog, samples: Sequence[Sample], values: Values) -> Floats:

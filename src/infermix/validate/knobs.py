@@ -6,11 +6,13 @@ held tightly; those of families without tables loosely; overheads freely.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
+from infermix.arrays import Bools, Floats
 from infermix.catalog.load import Catalog
 from infermix.catalog.records import Efficiency, Figure, Stack
 from infermix.perf.deployment import Deployment
@@ -36,6 +38,9 @@ OF_STACK = {
     "request_s": 1.0,
     "client_s": 1.5,
 }
+ALIKE = {"request_s": 0.3, "client_s": 0.3}
+"""How far, in ln, figures of one engine lie from their mean over families, each against what was believed of it: what
+passes before a request reaches the engine is the same software whatever the chip."""
 OF_PIPELINE = {"layer_s": 1.0}
 """Of machines with the layers in SRAM: speeds of single users tell no more than the time of a layer."""
 LEAST = {
@@ -72,6 +77,8 @@ class Knob(NamedTuple):
     most: float
     fewest: int = FEWEST_ROWS
     """Rows that must tell of it."""
+    engine: str = ""
+    """Of a stack: its figures are held to those of the engine's other stacks as well."""
 
     @property
     def id(self) -> str:
@@ -121,8 +128,22 @@ def stack_knobs(stack: Stack) -> list[Knob]:
         if name in stack.figures:
             value = believed(name, stack.figures[name])
             most = MOST_FACTOR if name in ("work", "traffic") else 50.0
-            found.append(Knob("stacks", stack.id, name, value, spread, most))
+            found.append(Knob("stacks", stack.id, name, value, spread, most, engine=stack.engine))
     return found
+
+
+def kin(knobs: Sequence[Knob]) -> Bools:
+    """Which figures are of one name and engine."""
+    of = [(k.engine, k.name) if k.engine and k.name in ALIKE else (k.id, "") for k in knobs]
+    return np.array([[a == b for b in of] for a in of], dtype=np.bool_).reshape(len(of), len(of))
+
+
+def holds(knobs: Sequence[Knob]) -> Floats:
+    """Square form of what figures cost that are off what was believed (ln) and off their kin."""
+    own = np.diag([k.spread**-2.0 for k in knobs])
+    alike = kin(knobs)
+    apart = np.diag([ALIKE.get(k.name, np.inf) ** -2.0 if k.engine else 0.0 for k in knobs])
+    return np.asarray(own + apart @ (np.eye(len(knobs)) - alike / alike.sum(axis=1)))
 
 
 def moved_efficiency(efficiency: Efficiency, values: Values) -> Efficiency:

@@ -96,7 +96,28 @@ def _served(case: Case) -> Outcome:
     rules = rules_of(d, case.engine, case)
     most = min(rules.chunk_tokens, int(case.clients * case.input_tokens)) + case.clients
     times = run_loop(curve_of(d, most), rules, case.clients, inputs, outputs)
-    return _means(case, times, inputs, outputs)
+    found = _means(case, times, inputs, outputs)
+    waits = balanced_steps(case)
+    return found._replace(ttft_s=found.ttft_s + waits * found.tpot_s * _kept(d)) if waits else found
+
+
+def _kept(d: Deployment) -> float:
+    """Tokens of a sequence and step."""
+    return d.spec.accepted_per_step if d.spec else 1.0
+
+
+def balanced_steps(case: Case) -> float:
+    """Steps that a prompt waits at the mean until every group of data-parallel attention has one.
+
+    The first to come waits for one for each other group, or until patience ends, the next for what is left.
+    """
+    most, others = case.engine.balanced_steps, case.deployment.dp - 1
+    if not most or not others or (not case.steady and case.requests <= case.clients):
+        return 0.0
+    each = case.clients * _kept(case.deployment) / case.output_tokens
+    if each * most >= others:
+        return others / each / 2
+    return most * (1.0 + each * most / 2) / (1.0 + each * most)
 
 
 def _means(case: Case, times: Times, inputs: Ints, outputs: Ints) -> Outcome:
