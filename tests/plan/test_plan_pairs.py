@@ -21,6 +21,7 @@ from infermix.plan import model
 from infermix.plan.capacity import Capacities
 from infermix.plan.export.gateway import gateway_toml
 from infermix.plan.model import Column, make_table
+from infermix.plan.options import KEPT_PAIRS
 from infermix.plan.pairs import parts_of, stage_shares
 from infermix.plan.problem import load_study, parse_study
 from infermix.plan.question import Question, ask
@@ -29,7 +30,7 @@ from infermix.plan.rules import Limits
 from infermix.plan.solve import choose, lower_bound, make_planner
 from infermix.sim import engines
 from tests.perf.deployments import deploy
-from tests.plan.questions import MODEL, demand, offer, option, question
+from tests.plan.questions import CHAT, MODEL, demand, offer, option, question
 from tests.report.plans import biting_plan, pool, served
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plan" / "pairs.toml"
@@ -113,6 +114,18 @@ def test_pairs_that_are_ready_enough_may_be_had(ready: str, count: int) -> None:
     asked = ask(parse_study(raw(pairs=[], pairs_ready=ready), "s.toml"))
     parts = parts_of(asked)
     assert len(parts) == count and parts[0].name == "h100-x1 > h100-x1"
+
+
+def test_the_cheapest_pairs_are_simulated_and_all_are_in_the_bound() -> None:
+    systems = ["h100-x1", "h200-x1", "mi300x-x1"]
+    table = {"systems": systems, "prices": {}, "pairs": [], "pairs_ready": "hypothetical"}
+    planner = make_planner(ask(parse_study(raw(**table) | {"traffic": {"chat": CHAT}}, "s.toml")))
+    assert len({o.pair for o in planner.short if o.pair}) == KEPT_PAIRS < 9
+    assert {k.option.pair.rpartition(" ")[0] for k in planner.found.kept} == {
+        "",
+        *(f"{a} > {b}" for a in systems for b in systems),
+    }
+    assert all(o.partner is not None and o.partner.pair == o.pair for o in planner.short if o.pair)
 
 
 def test_nothing_is_paired_unless_asked() -> None:

@@ -32,6 +32,7 @@ from infermix.plan.candidates import (
     seconds_at,
     survey,
 )
+from infermix.plan.market import PARTS
 from infermix.plan.offers import Offer
 from infermix.plan.question import Demand, Question
 from infermix.plan.queue_free import lines_of, steps_of
@@ -41,6 +42,8 @@ KEPT_REPLICAS = 3
 """Options, and replica sizes, simulated of each system for each class."""
 PREFILL_SEQS = 64
 """Prompts that a prefill instance may read at once, at least: there are no answers that they could hold up."""
+KEPT_PAIRS = 4
+"""Pairs of prefill and decode simulated for each class."""
 NEAR = 1.01
 """Options this near to the cheapest of a layout, queue-free, are alike: the one with the smallest batch is tried."""
 
@@ -196,12 +199,15 @@ def shortlist(question: Question, kept: list[Kept]) -> list[Option]:
     """Options worth simulating: for each class the cheapest of each system by queue-free capacity.
 
     ``KEPT`` of those that fit into a system, and the best of ``KEPT_REPLICAS`` replica sizes where a replica spans
-    several. This may lose an optimum that only queueing reveals; the lower bound is taken over all that are kept.
+    several; of pairs the ``KEPT_PAIRS`` cheapest. This may lose an optimum that only queueing reveals; the lower bound
+    is taken over all that are kept.
     """
     chosen: dict[str, Option] = {}
     for name in question.class_names:
         ranked: dict[tuple[str, str, str], list[Kept]] = {}
-        for k in sorted((k for k in kept if name in k.capacity), key=lambda k: _usd_per_request(k, name)):
+        mine = [k for k in kept if name in k.capacity]
+        pairs = {"", *_best_pairs(mine, name)}
+        for k in sorted((k for k in mine if k.option.pair in pairs), key=lambda k: _usd_per_request(k, name)):
             ranked.setdefault((k.option.offer.key, k.option.pair, k.option.deployment.role), []).append(k)
         for rows in ranked.values():
             chosen |= {k.option.name: k.option for k in _best(rows, name)}
@@ -222,6 +228,18 @@ def _with_partners(options: list[Option]) -> list[Option]:
         elif partner := first.get((option.pair, other[option.deployment.role])):
             found.append(replace(option, partner=partner))
     return found
+
+
+def _best_pairs(kept: list[Kept], name: str) -> list[str]:
+    """The pairs whose two parts together are cheapest by queue-free capacity."""
+    parts: dict[str, dict[str, float]] = {}
+    for k in kept:
+        if k.option.pair:
+            known = parts.setdefault(k.option.pair, {})
+            role, usd = k.option.deployment.role, _usd_per_request(k, name)[0]
+            known[role] = min(usd, known.get(role, np.inf))
+    whole = {pair: sum(costs.values()) for pair, costs in parts.items() if len(costs) == len(PARTS)}
+    return sorted(whole, key=lambda pair: (whole[pair], pair))[:KEPT_PAIRS]
 
 
 def _usd_per_request(kept: Kept, name: str) -> tuple[float, str]:
