@@ -54,9 +54,12 @@ def ready(port: int, process: subprocess.Popen[bytes], within_s: float = 90.0) -
     return False
 
 
-def started(stack: ExitStack, command: list[str], port: int) -> subprocess.Popen[bytes] | None:
+def started(stack: ExitStack, command: list[str], port: int, *, own: bool = True) -> subprocess.Popen[bytes] | None:
     """A program that listens, or None if it does not come up."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ})
+    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    if not own:
+        environment.pop("PYTHONPATH", None)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     stack.callback(process.wait)
     stack.callback(process.terminate)
     return process if ready(port, process) else None
@@ -95,10 +98,18 @@ def resident_mb(pid: int) -> float:
     return float(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) * 1024 / 1e6
 
 
+def processor_s(pid: int) -> float:
+    """Processor time of a program and of those it has started [s]."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(processor_s(int(child)) for child in children)
+
+
 def cell(
     every_s: float, clients: int, for_s: float, programs: list[Path]
-) -> list[tuple[str, float, float, float, float]]:
-    """(name, requests/s, share of direct, added TTFT p50 [ms], MB) of everything that stands between."""
+) -> list[tuple[str, float, float, float, float, float]]:
+    """(name, requests/s, share of direct, added TTFT p50 [ms], processor ms a request, MB) of what stands between."""
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         backend, listen = free_port(), free_port()
         started(stack, [sys.executable, streams.__file__, str(backend), str(every_s)], backend)
@@ -107,20 +118,22 @@ def cell(
             between |= peers(place, folder, backend)
         rows = []
         for name, (port, command) in between.items():
-            process = started(stack, command, port)
+            process = started(stack, command, port, own=name == "infermix")
             if process is None:
                 print(f"{name}: does not come up")
                 continue
             uvloop.run(streams.load(port, clients, 1.0, BODY))
-            shares, added, rate = [], [], 0.0
+            shares, added, took, rate = [], [], [], 0.0
             for _ in range(3):  # in turn, so that both meet the same neighbours
                 direct = uvloop.run(streams.load(backend, clients, for_s, BODY))
+                before_s = processor_s(process.pid)
                 through = uvloop.run(streams.load(port, clients, for_s, BODY))
+                took.append((processor_s(process.pid) - before_s) * 1e3 / len(through.ttft_s))
                 assert direct.bad == 0 and through.bad == 0, (direct.bad, through.bad)
                 shares.append(through.per_s / direct.per_s)
                 added.append(through.ttft_ms(0.5) - direct.ttft_ms(0.5))
                 rate = max(rate, through.per_s)
-            rows.append((name, rate, sorted(shares)[1], sorted(added)[1], resident_mb(process.pid)))
+            rows.append((name, rate, sorted(shares)[1], sorted(added)[1], sorted(took)[1], resident_mb(process.pid)))
         return rows
 
 
@@ -129,13 +142,13 @@ def main() -> int:
     named = sys.argv[sys.argv.index("--peers") + 1] if "--peers" in sys.argv else ""
     programs = [Path(place) for place in named.split(",") if place]
     failed = False
-    print("chunk every  clients  between        requests/s  of direct  added TTFT p50      MB")
+    print("chunk every  clients  between        requests/s  of direct  added TTFT p50  processor      MB")
     for every_s, clients, least, most_ms in CELLS:
-        for name, rate, share, added_ms, mb in cell(every_s, clients, 2.0 if quick else 5.0, programs):
+        for name, rate, share, added_ms, took_ms, mb in cell(every_s, clients, 2.0 if quick else 5.0, programs):
             over = name == "infermix" and (share < least or added_ms > most_ms or mb > MOST_MB)
             failed = failed or over
             told = f"{every_s * 1e3:8.0f} ms  {clients:7d}  {name:13s}  {rate:10.0f}  {share:9.2f}"
-            told += f"  {added_ms:11.2f} ms  {mb:6.1f}"
+            told += f"  {added_ms:11.2f} ms  {took_ms:6.2f} ms  {mb:6.1f}"
             print(told + ("  OVER" if over else ""), flush=True)
     return int(failed)
 
