@@ -59,7 +59,10 @@ def started(stack: ExitStack, command: list[str], port: int, *, own: bool = True
     environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     if not own:
         environment.pop("PYTHONPATH", None)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    place = None if own else "/"  # LiteLLM imports from the folder two above
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, cwd=place
+    )
     stack.callback(process.wait)
     stack.callback(process.terminate)
     return process if ready(port, process) else None
