@@ -21,12 +21,12 @@ from infermix.plan import model
 from infermix.plan.capacity import Capacities
 from infermix.plan.export.gateway import gateway_toml
 from infermix.plan.model import Column, make_table
-from infermix.plan.options import KEPT_PAIRS
 from infermix.plan.pairs import parts_of, stage_shares
 from infermix.plan.problem import load_study, parse_study
 from infermix.plan.question import Question, ask
 from infermix.plan.result import PairPlan
 from infermix.plan.rules import Limits
+from infermix.plan.shortlist import KEPT_PAIRS
 from infermix.plan.solve import choose, lower_bound, make_planner
 from infermix.sim import engines
 from tests.perf.deployments import deploy

@@ -6,7 +6,7 @@ promise even alone and idle are not options for it, and say why.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
@@ -32,20 +32,12 @@ from infermix.plan.candidates import (
     seconds_at,
     survey,
 )
-from infermix.plan.market import PARTS
 from infermix.plan.offers import Offer
 from infermix.plan.question import Demand, Question
 from infermix.plan.queue_free import lines_of, steps_of
 
-KEPT = 2
-KEPT_REPLICAS = 3
-"""Options, and replica sizes, simulated of each system for each class."""
 PREFILL_SEQS = 64
 """Prompts that a prefill instance may read at once, at least: there are no answers that they could hold up."""
-KEPT_PAIRS = 4
-"""Pairs of prefill and decode simulated for each class."""
-NEAR = 1.01
-"""Options this near to the cheapest of a layout, queue-free, are alike: the one with the smallest batch is tried."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,12 +153,13 @@ def find_options(question: Question, bases: Bases | None = None) -> Options:
 
 
 def _kept(question: Question, base: Base, cap: int, chunk: int, rows: Floats) -> Kept:
-    option = _option(question, base, cap, chunk)
+    option = option_at(question, base, cap, chunk)
     named = [dict(zip(question.class_names, row, strict=True)) for row in np.unique(rows, axis=0)]
     return Kept(option, tuple({name: float(s) for name, s in row.items() if np.isfinite(s)} for row in named))
 
 
-def _option(question: Question, base: Base, cap: int, chunk: int) -> Option:
+def option_at(question: Question, base: Base, cap: int, chunk: int) -> Option:
+    """The option of a base at one of ``BATCH_CAPS`` and one of ``CHUNKS``, by number."""
     seqs = BATCH_CAPS[cap] if base.deployment.role != "prefill" else max(PREFILL_SEQS, BATCH_CAPS[cap])
     d = msgspec.structs.replace(base.deployment, max_num_seqs=seqs, max_batched_tokens=CHUNKS[chunk])
     return Option(base.offer, within_measured(d), question.speed, base.pair)
@@ -191,83 +184,8 @@ def _reasons(question: Question, bases: Bases, found: Survey) -> dict[str, dict[
 
 
 def _said(question: Question, bases: Bases, missed: Missed, demand: Demand) -> str:
-    refusal = refuse(_option(question, bases.found[missed.base], missed.cap, missed.chunk), demand)
+    refusal = refuse(option_at(question, bases.found[missed.base], missed.cap, missed.chunk), demand)
     return "it misses the promise even alone" if refusal is None else refusal.reason
-
-
-def shortlist(question: Question, kept: list[Kept]) -> list[Option]:
-    """Options worth simulating: for each class the cheapest of each system by queue-free capacity.
-
-    ``KEPT`` of those that fit into a system, and the best of ``KEPT_REPLICAS`` replica sizes where a replica spans
-    several; of pairs the ``KEPT_PAIRS`` cheapest. This may lose an optimum that only queueing reveals; the lower bound
-    is taken over all that are kept.
-    """
-    chosen: dict[str, Option] = {}
-    for name in question.class_names:
-        ranked: dict[tuple[str, str, str], list[Kept]] = {}
-        mine = [k for k in kept if name in k.capacity]
-        pairs = {"", *_best_pairs(mine, name)}
-        for k in sorted((k for k in mine if k.option.pair in pairs), key=lambda k: _usd_per_request(k, name)):
-            ranked.setdefault((k.option.offer.key, k.option.pair, k.option.deployment.role), []).append(k)
-        for rows in ranked.values():
-            chosen |= {k.option.name: k.option for k in _best(rows, name)}
-    return _with_partners(list(chosen.values()))
-
-
-def _with_partners(options: list[Option]) -> list[Option]:
-    """Every part of a pair with the first option of the other part; those whose other part has none are left out."""
-    first: dict[tuple[str, str], Option] = {}
-    for option in options:
-        if option.pair:
-            first.setdefault((option.pair, option.deployment.role), option)
-    other = {"prefill": "decode", "decode": "prefill"}
-    found = []
-    for option in options:
-        if not option.pair:
-            found.append(option)
-        elif partner := first.get((option.pair, other[option.deployment.role])):
-            found.append(replace(option, partner=partner))
-    return found
-
-
-def _best_pairs(kept: list[Kept], name: str) -> list[str]:
-    """The pairs whose two parts together are cheapest by queue-free capacity."""
-    parts: dict[str, dict[str, float]] = {}
-    for k in kept:
-        if k.option.pair:
-            known = parts.setdefault(k.option.pair, {})
-            role, usd = k.option.deployment.role, _usd_per_request(k, name)[0]
-            known[role] = min(usd, known.get(role, np.inf))
-    whole = {pair: sum(costs.values()) for pair, costs in parts.items() if len(costs) == len(PARTS)}
-    return sorted(whole, key=lambda pair: (whole[pair], pair))[:KEPT_PAIRS]
-
-
-def _usd_per_request(kept: Kept, name: str) -> tuple[float, str]:
-    return kept.option.usd_per_hour / kept.capacity[name], kept.option.name
-
-
-def _best(ranked: list[Kept], name: str) -> list[Kept]:
-    if not ranked[0].option.deployment.is_pipeline:
-        return _few(ranked, name)[:KEPT]
-    by_size: dict[int, list[Kept]] = {}
-    for k in ranked:
-        by_size.setdefault(k.option.deployment.stages, []).append(k)
-    sizes = [*by_size][:KEPT_REPLICAS]
-    if ranked[0].option.pair and min(by_size) not in sizes:  # a part of a pair is often too large for what it is sent
-        sizes.append(min(by_size))
-    return [_few(by_size[size], name)[0] for size in sizes]
-
-
-def _few(ranked: list[Kept], name: str) -> list[Kept]:
-    """The cheapest of each layout; of those near to it, the one with the smallest batch."""
-    by_layout: dict[str, list[Kept]] = {}
-    for k in ranked:
-        by_layout.setdefault(k.option.deployment.layout, []).append(k)
-    found = []
-    for same in by_layout.values():
-        near = [k for k in same if _usd_per_request(k, name)[0] <= NEAR * _usd_per_request(same[0], name)[0]]
-        found.append(min(near, key=lambda k: k.option.deployment.max_num_seqs))
-    return found
 
 
 class Refusal(NamedTuple):

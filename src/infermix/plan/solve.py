@@ -20,9 +20,10 @@ from infermix.plan.cache import Store
 from infermix.plan.capacity import SIZES, Capacities
 from infermix.plan.duals import fractional_cost
 from infermix.plan.model import Column, Solution, Table, make_table
-from infermix.plan.options import Option, Options, able, find_options, shortlist
+from infermix.plan.options import Option, Options, able, find_options
 from infermix.plan.question import Demand, Question
 from infermix.plan.rules import Limits
+from infermix.plan.shortlist import shortlist
 
 ROUNDS = 60
 THREADS = 2
@@ -99,14 +100,14 @@ class Planner:
 def make_planner(question: Question, store: Store | None = None) -> Planner:
     """Options and shortlist of a question, with capacities of earlier ones; NoAnswer when a class or model has none."""
     found = find_options(question)
-    return Planner(question, found, shortlist(question, found.kept), Capacities(store))
+    return Planner(question, found, shortlist(question, found), Capacities(store))
 
 
 def replanned(planner: Planner, question: Question, changed: str) -> Planner:
     """A planner for the same market with another promise to one class; capacities of the others stay known."""
     keep = [name for name in question.class_names if name != changed]
     found = find_options(question, planner.found.bases)
-    short = shortlist(question, found.kept)
+    short = shortlist(question, found)
     known = {option.name for option in short}
     short += [option for option in planner.short if option.name not in known]
     return Planner(

@@ -1,0 +1,76 @@
+"""Estimated capacities: below the bound, near to what is simulated, and they tell operating points apart."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+
+from infermix.plan.candidates import ALL, BATCH_CAPS, CHUNKS, Base, excess, open_bases, seconds_at
+from infermix.plan.capacity import Capacities
+from infermix.plan.estimate import _poisson_up_to, estimated
+from infermix.plan.options import find_options, option_at
+from infermix.plan.question import Question, ask
+from infermix.plan.shortlist import KEPT, shortlist
+from tests.plan.questions import CHAT, study
+
+TIGHT = {**CHAT, "slo": {"ttft_s": 2.0, "tpot_s": 0.04, "attainment": 0.99}}
+
+
+@cache
+def asked() -> Question:
+    return ask(study(model="llama-3.3-70b", traffic={"chat": TIGHT}, market={"systems": ["h100-x8", "b200-x8"]}))
+
+
+def bound(base: Base) -> np.ndarray:
+    demand = asked().demands[0]
+    able = excess(base, demand, ALL) <= 1.0
+    return np.where(able, 1.0 / seconds_at(base, demand, ALL).max(axis=0).reshape(able.shape), 0.0)
+
+
+def test_poisson_is_near_to_the_exact_sum() -> None:
+    for mean in (0.1, 1.0, 5.0, 40.0):
+        for count in (0, 1, 4, 30, 60):
+            exact = sum(math.exp(-mean + k * math.log(mean) - math.lgamma(k + 1)) for k in range(count + 1))
+            assert float(_poisson_up_to(np.array(float(count)), np.array(mean))) == pytest.approx(exact, abs=0.02)
+
+
+@pytest.mark.compiled_only
+@pytest.mark.parametrize("layout", ["tp4", "tp8"])
+@pytest.mark.parametrize("system", ["h100-x8", "b200-x8"])
+def test_estimates_are_near_to_simulated_capacities(system: str, layout: str) -> None:
+    question, capacities = asked(), Capacities()
+    demand = question.demands[0]
+    (base, *_) = [
+        b for b in open_bases(question).found if b.offer.system.id == system and b.deployment.layout == layout
+    ]
+    rates = estimated(base, demand, ALL, bound(base))
+    assert (rates <= bound(base)).all()
+    for cap, chunk in ((512, 8192), (512, 512), (64, 2048)):
+        at = BATCH_CAPS.index(cap), CHUNKS.index(chunk)
+        simulated = capacities.simulate(option_at(question, base, *at), demand, 4)
+        assert rates[at] == pytest.approx(simulated, rel=0.4), (cap, chunk)
+
+
+@pytest.mark.compiled_only
+def test_the_shortlist_holds_more_than_what_looks_best_queue_free() -> None:
+    """Queue-free, the largest chunk on the fewest chips is best; simulated, it holds less than half for its price."""
+    question, capacities = asked(), Capacities()
+    demand, found = question.demands[0], find_options(question)
+    for offer in question.offers:
+        mine = [o for o in shortlist(question, found) if o.offer is offer]
+        assert 0 < len(mine) <= KEPT
+        naive = max(
+            (k for k in found.kept if k.option.offer is offer), key=lambda k: k.capacity["chat"] / k.option.usd_per_hour
+        ).option
+        usd = [o.usd_per_hour / capacities.simulate(o, demand, 4) for o in (*mine, naive)]
+        assert min(usd[:-1]) < 0.75 * usd[-1]
+
+
+def test_nothing_is_estimated_where_the_promise_cannot_be_kept() -> None:
+    question = asked()
+    for base in open_bases(question).found:
+        limit = bound(base)
+        assert (estimated(base, question.demands[0], ALL, limit)[limit == 0.0] == 0.0).all()
