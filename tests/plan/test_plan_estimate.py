@@ -56,7 +56,7 @@ def test_estimates_are_near_to_simulated_capacities(system: str, layout: str) ->
 
 @pytest.mark.compiled_only
 def test_the_shortlist_holds_more_than_what_looks_best_queue_free() -> None:
-    """Queue-free, the largest chunk on the fewest chips is best; simulated, it holds less than half for its price."""
+    """Queue-free, the largest chunk on the fewest chips is best; simulated, it costs a quarter more or several times as much."""
     question, capacities = asked(), Capacities()
     demand, found = question.demands[0], find_options(question)
     for offer in question.offers:
@@ -66,7 +66,7 @@ def test_the_shortlist_holds_more_than_what_looks_best_queue_free() -> None:
             (k for k in found.kept if k.option.offer is offer), key=lambda k: k.capacity["chat"] / k.option.usd_per_hour
         ).option
         usd = [o.usd_per_hour / capacities.simulate(o, demand, 4) for o in (*mine, naive)]
-        assert min(usd[:-1]) < 0.75 * usd[-1]
+        assert min(usd[:-1]) < 0.85 * usd[-1]
 
 
 def test_nothing_is_estimated_where_the_promise_cannot_be_kept() -> None:
