@@ -1,16 +1,20 @@
-"""How fast are candidates judged? Prints a rate and fails below its bound.
+"""How fast are candidates judged, and a day planned? Prints figures and fails beyond their bounds.
 
-python benchmarks/plan.py
+python benchmarks/plan.py [candidates | day ...]
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from infermix.plan.cache import Store
 from infermix.plan.candidates import open_bases, survey
-from infermix.plan.problem import parse_study
+from infermix.plan.problem import load_study, parse_study
 from infermix.plan.question import ask
+from infermix.plan.run import make_plan
 
 STUDY = {
     "model": "gpt-oss-120b",
@@ -36,9 +40,13 @@ STUDY = {
 }  # fmt: skip
 LEAST = 100_000
 LEAST_PER_S = 50_000.0
+EXAMPLES = Path(__file__).parents[1] / "examples"
+MOST_GAP = 0.05
+MOST_COLD_S = 120.0
+MOST_WARM_S = 10.0
 
 
-def main() -> int:
+def candidates() -> bool:
     """Judge the candidates of a market of fourteen systems three times; the fastest counts."""
     question = ask(parse_study(STUDY, "benchmark"))
     rates, kept, count = [], 0, 0
@@ -49,7 +57,32 @@ def main() -> int:
         rates.append(count / (time.perf_counter() - clock))
     rate = max(rates)
     print(f"{count:,} candidates on {len(question.offers)} systems, {kept:,} kept, {rate:,.0f} a second")
-    return 0 if count >= LEAST and rate >= LEAST_PER_S else 1
+    return count >= LEAST and rate >= LEAST_PER_S
+
+
+def day() -> bool:
+    """Plan the example of a day with an empty store of capacities, and again with a full one."""
+    seconds, plans = [], []
+    with TemporaryDirectory() as folder:
+        for said in ("from nothing", "with capacities known"):
+            made = make_plan(load_study(EXAMPLES / "coding-lane-day.toml"), store=Store(Path(folder)))
+            plans.append(made)
+            seconds.append(made.plan_s + made.prove_s)
+            print(
+                f"a day {said}: {made.status}, {made.usd_per_hour:.2f} USD/h, gap {made.gap:.1%}, plan "
+                f"{made.plan_s:.1f} s + proof {made.prove_s:.1f} s, {made.rounds} rounds"
+            )
+    held = all(made.status == "proved" and made.gap < MOST_GAP for made in plans)
+    return held and seconds[0] <= MOST_COLD_S and seconds[1] <= MOST_WARM_S
+
+
+WHAT = {"candidates": candidates, "day": day}
+
+
+def main() -> int:
+    """All of it, or what is named."""
+    held = [WHAT[name]() for name in sys.argv[1:] or WHAT]
+    return 0 if all(held) else 1
 
 
 if __name__ == "__main__":

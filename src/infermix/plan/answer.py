@@ -162,11 +162,9 @@ def unmet_shares(question: Question, solution: Solution) -> dict[str, float]:
     return found
 
 
-def bound_of(planner: Planner, solution: Solution) -> float:
-    """Queue-free bound on the cost of what the solution serves, or on cost less revenue where profit is maximised."""
+def served_bound(planner: Planner, solution: Solution) -> float:
+    """Where demand is rationed: queue-free bound on the cost of serving as much of each class as the solution does."""
     question = planner.question
-    if question.profits or not question.limits.rationing:
-        return lower_bound(planner)
     shares = {}
     for demand in question.demands:
         left = solution.unmet.get(demand.name, (0.0,) * len(question.slots))

@@ -95,6 +95,14 @@ class Capacities:
             self._known[(option.name, demand.name, size)] = found
         return found
 
+    def recall(self, option: Option, demand: Demand) -> None:
+        """Read what the store knows of an option and a class at any pool size."""
+        for size in SIZES:
+            found = None if self.known(option, demand, size) else self.store.read(_key(option, demand, size))
+            if found is not None:
+                with self._lock:
+                    self._known[(option.name, demand.name, size)] = found
+
     def mix_factor(self, option: Option, demands: list[Demand], rates: dict[str, float], size: int) -> float:
         """``mix_factor``, or what the store knows of it."""
         key = digest(*(_key(option, d, size) for d in demands), [rates[d.name] for d in demands])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,7 @@ from infermix.plan.policies import prove_day_routed
 from infermix.plan.prove import Progress, Proved
 from infermix.plan.question import Question
 from infermix.plan.result import ClassPlan, Plan, PoolPlan
-from infermix.plan.solve import Planner, current_table
+from infermix.plan.solve import Planner, current_table, lower_bound
 from infermix.plan.usage import uses_of
 
 FEW_SLOTS = 4
@@ -40,15 +42,18 @@ FEW_SLOTS = 4
 
 def day_plan(planner: Planner, say: Progress) -> Plan:
     """Prove every slot, and explain; NoAnswer where limits conflict."""
-    started = time.perf_counter()
-    day, trials = prove_day_routed(planner, say)
+    question, started = planner.question, time.perf_counter()
+    with ThreadPoolExecutor(1) as beside:
+        known = question.profits or not question.limits.rationing
+        early = beside.submit(lower_bound, replace(planner)) if known else None
+        day, trials = prove_day_routed(planner, say)
     question = planner.question
     if day is None:
         raise NoAnswer("; ".join([name_conflict(planner), *(f"beside {said}" for said in training_words(question))]))
     if not day.slots:
         raise NoAnswer("no fleet serves anything: nothing is worth what it costs, or all is served by APIs")
     prove_s = time.perf_counter() - started
-    bound = answer.bound_of(planner, day.solution)
+    bound = early.result() if early else answer.served_bound(planner, day.solution)
     study, fleet = question.study, answer.whole_fleet(day)
     weakest = answer.as_proved(min(day.slots, key=lambda proof: proof.status == "proved"), day)
     figures = provenance.figures_used(question, fleet)
@@ -70,7 +75,7 @@ def day_plan(planner: Planner, say: Progress) -> Plan:
         minimal=[],
         single_chip=[],
         without_share_limits={},
-        **_explained(planner, weakest, say),
+        **_explained(planner, day.ruling, weakest, say),
         figures=figures,
         unverified=provenance.unverified(question, figures),
         usd_per_mtok=usd_per_mtok(question, day.solution.usd_per_hour),
@@ -112,7 +117,7 @@ def _money(question: Question, day: DayProof, bound: float) -> dict[str, Any]:
     }
 
 
-def _explained(planner: Planner, weakest: Proved, say: Progress) -> dict[str, Any]:
+def _explained(planner: Planner, ruling: Planner, weakest: Proved, say: Progress) -> dict[str, Any]:
     """Limits and reasons; for one slot that is not rationed also what is near the answer, and the frontiers.
 
     The program of several slots takes too long to be solved a hundred times.
@@ -120,7 +125,7 @@ def _explained(planner: Planner, weakest: Proved, say: Progress) -> dict[str, An
     question, solution = planner.question, weakest.solution
     uses = uses_of(question, current_table(planner), solution)
     found: dict[str, Any] = {
-        "limits": explain.price_limits(planner, weakest, uses, say),
+        "limits": explain.price_limits(ruling, weakest, uses, say),
         "why": explain.why(planner, weakest, say) if len(question.slots) <= FEW_SLOTS else [],
         "frontier": [],
     }

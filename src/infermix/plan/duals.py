@@ -9,7 +9,10 @@ import highspy
 
 from infermix.plan.model import Program, cost, revenue
 from infermix.plan.model.lp import as_highs, scaled
+from infermix.plan.table import Column
 
+USED = 1e-6
+"""A rate above this is traffic, not the solver's tolerance [1/s]."""
 ROWS = ("supply_", "power", "budget", "capital")
 """Rows whose right side has the unit of a limit, by how their names begin."""
 
@@ -34,6 +37,16 @@ def fractional_cost(program: Program) -> float:
     """Least cost where nothing need be whole, in USD an hour; ``inf`` where even so there is no answer."""
     h = None if program.unserved else _relaxed(program)
     return float("inf") if h is None else float(h.getInfo().objective_function_value)
+
+
+def fractional_use(program: Program) -> list[Column] | None:
+    """Columns that serve something where nothing need be whole; None where even so there is no answer."""
+    h = None if program.unserved else _relaxed(program)
+    if h is None:
+        return None
+    values = h.getSolution().col_value
+    used = dict.fromkeys(i for (i, _, _), rate in program.rate.items() if values[rate] > USED)
+    return [program.table.columns[i] for i in used]
 
 
 def _relaxed(program: Program) -> Any:

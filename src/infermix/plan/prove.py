@@ -45,18 +45,25 @@ class Proved:
 
 def fleet_of(question: Question, solution: Solution, slot: int = 0) -> Fleet:
     """The columns chosen in a slot as pools, with the share of each class that the program sends to each."""
-    choices = solution.at(slot)
+    choices, names = solution.at(slot), _pool_names(solution)
     totals = {d.name: sum(c.rates.get(d.name, 0.0) for c in choices) for d in question.demands}
-    pools: list[Pool] = []
+    pools = []
     for choice in choices:
+        shares = {name: rate / totals[name] for name, rate in choice.rates.items()}
+        name, d = names[choice.column.pool], choice.column.option.deployment
+        pools.append(Pool(name=name, deployment=d, instances=choice.instances, serves=shares))
+    return Fleet(tuple(pools))
+
+
+def _pool_names(solution: Solution) -> dict[str, str]:
+    """Pool of the program → its name, which it has in every slot."""
+    names: dict[str, str] = {}
+    for choice in solution.choices:
         d = choice.column.option.deployment
         stem = f"{d.system.id}-{d.layout.replace(' ', '-')}" + (f"-{d.role}" if d.role != "both" else "")
-        same = sum(p.name.split("/")[0] == stem for p in pools)
-        shares = {name: rate / totals[name] for name, rate in choice.rates.items()}
-        pools.append(
-            Pool(name=f"{stem}/{same + 1}" if same else stem, deployment=d, instances=choice.instances, serves=shares)
-        )
-    return Fleet(tuple(pools))
+        same = sum(name.split("/")[0] == stem for name in names.values())
+        names.setdefault(choice.column.pool, f"{stem}/{same + 1}" if same else stem)
+    return names
 
 
 def prove(planner: Planner, traffic: Traffic, progress: Progress | None = None, *, thin: bool = True) -> Proved | None:
@@ -126,19 +133,29 @@ def _missed(question: Question, traffic: Traffic, fleet: Fleet, seeds: tuple[int
 def derate(
     planner: Planner, question: Question, evidence: Evidence, fleet: Fleet, solution: Solution, missed: list[str]
 ) -> None:
-    """Take capacity off pools in which a class missed, more the more it missed; make missed shares stricter."""
-    for p, pool in enumerate(fleet.pools):
-        factor = 1.0
-        for c, demand in enumerate(question.demands):
-            offered, allowed = evidence.pool_offered[c, p], 1.0 - demand.cls.slo.attainment
-            if demand.name in missed and offered:
-                misses = 1.0 - evidence.pool_met[c, p] / offered
-                if misses > 0.9 * allowed:
-                    factor = min(factor, max(0.75, min(0.985, (allowed / misses) ** 0.2)))
-        if factor < 1.0:
-            planner.take_off(_option_of(solution, pool), float(factor))
+    """Take capacity off pools in which a class missed, more the more it missed; make missed shares stricter.
+
+    At least one pool loses capacity where a class missed.
+    """
+    over = [over_allowed(question, evidence, p, missed) for p in range(len(fleet.pools))]
+    for pool, times in zip(fleet.pools, over, strict=True):
+        if times > 0.9 or times == max(over) > 0.0:
+            planner.take_off(_option_of(solution, pool), max(0.75, min(0.985, max(times, 1e-9) ** -0.2)))
     if any(name.startswith(SHARES) for name in missed):
         planner.share_margin += 0.005
+
+
+def over_allowed(question: Question, evidence: Evidence, p: int, missed: list[str]) -> float:
+    """How many times what it may a pool misses of a class that missed, at most; 0 where it has none of them.
+
+    All may lie below 1 where a class missed by its confidence interval alone.
+    """
+    found = [0.0]
+    for c, demand in enumerate(question.demands):
+        offered, allowed = float(evidence.pool_offered[c, p]), 1.0 - demand.cls.slo.attainment
+        if demand.name in missed and offered:
+            found.append((1.0 - float(evidence.pool_met[c, p]) / offered) / max(allowed, 1e-9))
+    return max(found)
 
 
 def _thin(question: Question, traffic: Traffic, fleet: Fleet, say: Progress) -> tuple[Fleet, list[dict[str, object]]]:

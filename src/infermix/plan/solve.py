@@ -23,6 +23,7 @@ from infermix.plan.model import Column, Solution, Table, make_table
 from infermix.plan.options import Option, Options, able, find_options
 from infermix.plan.question import Demand, Question
 from infermix.plan.rules import Limits
+from infermix.plan.ruling import ruled_by, with_slots
 from infermix.plan.shortlist import shortlist
 
 ROUNDS = 60
@@ -31,6 +32,10 @@ ROUGH = 0.01
 """Relative gap at which the program is solved while capacities are still being found."""
 UNBOUNDED = 100_000
 """Instances of a column of the relaxation."""
+ALIKE = 0.004
+"""Capacities of two brackets that differ by less are not told apart in days: the lower one counts."""
+MIXED = 4
+"""Where pools may be apart, the last bracket in which a pool may be for several classes: large pools are smooth."""
 DAY_GAP = 0.005
 """Relative gap to which the program of a day is solved."""
 FRONTIER_GAP = 0.02
@@ -54,6 +59,11 @@ class Planner:
     """Relative gap to which the final program is solved."""
     mixes: dict[tuple[object, ...], float] = field(default_factory=dict)
     """(option, instances, rates) → how much of the mix it holds."""
+    apart: bool = False
+    """Whether an option may have a pool for each class beside the one for all, as in days."""
+    mixed: dict[str, float] = field(default_factory=dict)
+    """Option → factor on the capacities of its pool for all classes where pools may be apart, below 1 where a mix did
+    not hold."""
 
     def narrowed(self, question: Question) -> Planner:
         """A planner for a narrower or relaxed question that shares what was simulated."""
@@ -66,6 +76,8 @@ class Planner:
             derate=dict(self.derate),
             share_margin=self.share_margin,
             mixes=self.mixes,
+            apart=self.apart,
+            mixed=dict(self.mixed),
         )
 
     def capacity(self, option: Option, demand: Demand, size: int) -> float:
@@ -133,6 +145,10 @@ def simulate_near(planner: Planner, progress: Progress) -> None:
     progress(f"capacities: {len(jobs)}")
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda job: planner.capacities.simulate(*job), jobs))
+    for option in planner.short:
+        for demand in planner.question.demands:
+            if planner.may_serve(option, demand):
+                planner.capacities.recall(option, demand)
 
 
 def choose(planner: Planner, progress: Progress | None = None, *, rounds: int = ROUNDS) -> Solution | None:
@@ -147,7 +163,7 @@ def choose(planner: Planner, progress: Progress | None = None, *, rounds: int = 
             return None
         wanted = _not_simulated(planner, solution)
         if not wanted and _mixes_hold(planner, solution):
-            if gap <= planner.gap:
+            if min(gap, _own_gap(solution)) <= planner.gap:
                 return solution
             gap = planner.gap
         if progress is not None and wanted:
@@ -155,6 +171,11 @@ def choose(planner: Planner, progress: Progress | None = None, *, rounds: int = 
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(lambda job: planner.capacities.simulate(*job), wanted))
     return _best_simulated(planner, rounds)
+
+
+def _own_gap(solution: Solution) -> float:
+    """How far the solver knows a solution to be from the optimum at most, relatively."""
+    return (solution.loss_usd_per_hour - solution.bound_usd_per_hour) / max(abs(solution.loss_usd_per_hour), 1e-9)
 
 
 def _best_simulated(planner: Planner, rounds: int) -> Solution | None:
@@ -167,10 +188,21 @@ def _best_simulated(planner: Planner, rounds: int) -> Solution | None:
 
 def solve_once(planner: Planner, gap: float, *, simulated_only: bool = False) -> Solution | None:
     """The program with what is known now."""
-    question = planner.question
-    if planner.share_margin:
-        question = question.with_limits(_with_margin(question.limits, planner.share_margin))
+    question = with_margin(planner)
     return model.solve(model.build(question, make_table(question, _columns(planner, simulated_only))), gap)
+
+
+def with_margin(planner: Planner) -> Question:
+    """The question, with shares stricter by what proofs that missed one added."""
+    question = planner.question
+    return (
+        question.with_limits(_with_margin(question.limits, planner.share_margin)) if planner.share_margin else question
+    )
+
+
+def simulated_columns(planner: Planner) -> list[Column]:
+    """All brackets of pools whose capacities were simulated."""
+    return _columns(planner, simulated_only=True)
 
 
 def current_table(planner: Planner) -> Table:
@@ -197,21 +229,35 @@ def _with_margin(limits: Limits, margin: float) -> Limits:
 
 
 def _columns(planner: Planner, simulated_only: bool) -> list[Column]:
+    """A pool for every option and bracket; where pools may be apart, one for each class alone beside it."""
     columns = []
     for option in planner.short:
         classes = [d for d in planner.question.demands if planner.may_serve(option, d)]
         if not classes:
             continue
-        top = _most_instances(planner, option, classes)
-        for least, beyond in zip(SIZES, (*SIZES[1:], SIZES[-1] * 4), strict=True):
-            if least > top:
-                break
+        sizes = [size for size in SIZES if size <= _most_instances(planner, option, classes)]
+        if planner.apart:
+            sizes = _worth_telling_apart(planner, option, classes, sizes)
+        for least, beyond in zip(sizes, (*sizes[1:], SIZES[-1] * 4), strict=True):
             usable = [d for d in classes if not simulated_only or planner.capacities.known(option, d, least)]
             capacity = {d.name: planner.capacity(option, d, least) for d in usable}
             useful = {name: rate for name, rate in capacity.items() if rate > 0.0}
-            if useful:
-                columns.append(Column(option, least, beyond - 1, useful))
+            if planner.apart:
+                columns += [Column(option, least, beyond - 1, {name: rate}, (), name) for name, rate in useful.items()]
+            if (len(useful) > 1 and least <= MIXED) or (useful and not planner.apart):
+                factor = planner.mixed.get(option.name, 1.0)
+                columns.append(Column(option, least, beyond - 1, {name: factor * r for name, r in useful.items()}))
     return columns
+
+
+def _worth_telling_apart(planner: Planner, option: Option, classes: list[Demand], sizes: list[int]) -> list[int]:
+    """Sizes at which some class gains on the size before; a bracket without that counts as part of the one below."""
+    kept = [sizes[0]]
+    for size in sizes[1:]:
+        pairs = [(planner.capacity(option, d, size), planner.capacity(option, d, kept[-1])) for d in classes]
+        if any(here > (1.0 + ALIKE) * below for here, below in pairs):
+            kept.append(size)
+    return kept
 
 
 def _most_instances(planner: Planner, option: Option, classes: list[Demand]) -> int:
@@ -221,7 +267,10 @@ def _most_instances(planner: Planner, option: Option, classes: list[Demand]) -> 
 
 
 def _mixes_hold(planner: Planner, solution: Solution) -> bool:
-    """Simulate the pools that serve several classes; derate those that do not hold their mix."""
+    """Simulate the pools that serve several classes; derate those that do not hold their mix.
+
+    Where pools may be apart, only the pool for all classes is derated.
+    """
     held = True
     for choice in solution.choices:
         option = choice.column.option
@@ -232,7 +281,11 @@ def _mixes_hold(planner: Planner, solution: Solution) -> bool:
         if key not in planner.mixes:
             planner.mixes[key] = planner.capacities.mix_factor(option, demands, choice.rates, choice.instances)
         if planner.mixes[key] < 1.0:
-            planner.take_off(option, max(0.3, planner.mixes[key]))
+            factor = max(0.3, planner.mixes[key])
+            if planner.apart:
+                planner.mixed[option.name] = planner.mixed.get(option.name, 1.0) * factor
+            else:
+                planner.take_off(option, factor)
             held = False
     return held
 
@@ -247,10 +300,11 @@ def lower_bound(planner: Planner) -> float:
     """Least cost of any fleet of able options: all of them, queue-free capacities, the same limits [USD/h].
 
     Instances that share a system may be fractions; options that another one of the same system matches or beats
-    for every class are left out, which cannot change the optimum.
+    for every class are left out, and so are slots that others rule, which cannot change the optimum.
     """
-    table = make_table(planner.question, relaxed_columns(planner))
-    solution = model.solve(model.build(planner.question, table), tie_break=0.0)
+    question = with_slots(planner.question, sorted(set(ruled_by(planner.question))))
+    table = make_table(question, relaxed_columns(planner))
+    solution = model.solve(model.build(question, table), tie_break=0.0)
     return solution.bound_usd_per_hour if solution is not None else float("inf")
 
 

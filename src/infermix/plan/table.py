@@ -37,6 +37,13 @@ class Column:
     rows: tuple[dict[str, float], ...] = ()
     """Of the relaxation: class → seconds of an instance a request, by rows that hold for mixes each; else the inverse
     of ``capacity`` is the only one."""
+    alone: str = ""
+    """The class that its pool is kept for; empty: it takes every class that it can serve."""
+
+    @property
+    def pool(self) -> str:
+        """Which pool it is a bracket of: an option's pool for one class is another one than its pool for all."""
+        return f"{self.option.name} for {self.alone}" if self.alone else self.option.name
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from infermix.perf.memory import weights_bytes
 from infermix.plan.model.lp import Terms
-from infermix.plan.model.program import Program, by_option
+from infermix.plan.model.program import Program, by_pool
 from infermix.plan.options import Option
 from infermix.plan.slots import before
 from infermix.units import SECONDS_PER_HOUR, to_si
@@ -15,7 +15,7 @@ def define_starts(program: Program) -> None:
     study = program.question.study.slots
     if len(program.slots) == 1 or (not study.usd_per_start and study.load_gb_per_s is None):
         return
-    for name, columns in by_option(program).items():
+    for name, columns in by_pool(program).items():
         for s in program.slots:
             earlier = before(program.question.slots, s)
             if earlier == s:

@@ -8,7 +8,7 @@ import numpy as np
 
 from infermix.plan.model.change import loading_share
 from infermix.plan.model.lp import Terms
-from infermix.plan.model.program import Program, by_option
+from infermix.plan.model.program import Program, by_pool
 
 
 def define_pools(program: Program) -> None:
@@ -17,7 +17,7 @@ def define_pools(program: Program) -> None:
     An option has one pool in a slot, in one bracket of sizes, so what is whole is whole for the option: its systems,
     or its instances where one takes whole systems. Where a system hosts several, n is rounded up afterwards.
     """
-    for name, columns in by_option(program).items():
+    for name, columns in by_pool(program).items():
         deployment = program.table.columns[columns[0]].option.deployment
         each, spans = deployment.instances_per_system, deployment.systems_per_instance
         most = max(program.table.columns[i].most for i in columns)
@@ -44,8 +44,8 @@ def _open(program: Program, i: int, s: int) -> None:
 
 
 def define_one_bracket(program: Program) -> None:
-    """An option has one pool in a slot, in one bracket of sizes."""
-    for name, columns in by_option(program).items():
+    """An option has one pool for the same classes in a slot, in one bracket of sizes."""
+    for name, columns in by_pool(program).items():
         for s in program.slots:
             opened = [(program.opened[i, s], 1.0) for i in columns if (i, s) in program.opened]
             if len(opened) > 1:

@@ -22,7 +22,7 @@ class Program:
     lp: Lp = field(default_factory=Lp)
     instances: dict[tuple[int, int], int] = field(default_factory=dict)
     systems: dict[tuple[str, int], Terms] = field(default_factory=dict)
-    """(option, slot) → whole systems that host its instances."""
+    """(pool, slot) → whole systems that host its instances."""
     opened: dict[tuple[int, int], int] = field(default_factory=dict)
     """Whether a pool is of this bracket; not there where a column takes any size."""
     rate: dict[tuple[int, int, int], int] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Program:
 
     def of_offer(self, offer: Offer, slot: int) -> Terms:
         """Systems of an offer that host instances in a slot."""
-        mine = dict.fromkeys(c.option.name for _, c in self.columns() if c.option.offer.key == offer.key)
+        mine = dict.fromkeys(c.pool for _, c in self.columns() if c.option.offer.key == offer.key)
         return [term for name in mine for term in self.systems[name, slot]]
 
     def paid_for(self, f: int, slot: int) -> Terms:
@@ -84,11 +84,11 @@ class Program:
         return found
 
 
-def by_option(program: Program) -> dict[str, list[int]]:
-    """Option → its columns."""
+def by_pool(program: Program) -> dict[str, list[int]]:
+    """Option, and the class that its pool is kept for → the columns of its brackets."""
     found: dict[str, list[int]] = {}
     for i, column in program.columns():
-        found.setdefault(column.option.name, []).append(i)
+        found.setdefault(column.pool, []).append(i)
     return found
 
 

@@ -137,6 +137,6 @@ def _choices(program: Program, values: Floats) -> list[Choice]:
     found = []
     for (i, s), sent in rates.items():
         n = ceil(values[program.instances[i, s]] - 1e-6)
-        systems = round(program.lp.value(program.systems[program.table.columns[i].option.name, s], values))
+        systems = round(program.lp.value(program.systems[program.table.columns[i].pool, s], values))
         found.append(Choice(program.table.columns[i], n, systems, sent, s))
     return sorted(found, key=lambda choice: choice.slot)
