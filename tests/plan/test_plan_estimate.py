@@ -56,7 +56,7 @@ def test_estimates_are_near_to_simulated_capacities(system: str, layout: str) ->
 
 @pytest.mark.compiled_only
 def test_the_shortlist_holds_more_than_what_looks_best_queue_free() -> None:
-    """Queue-free, the largest chunk on the fewest chips is best; simulated, it costs up to several times as much."""
+    """Queue-free, the largest chunk on the fewest chips is best; simulated, it costs much more."""
     question, capacities = asked(), Capacities()
     demand, found = question.demands[0], find_options(question)
     for offer in question.offers:

@@ -17,7 +17,7 @@ from infermix.plan.pairs import stage_shares
 from infermix.plan.prove import Progress, Proved
 from infermix.plan.question import Question
 from infermix.plan.result import Alternative, EntryPoint, Limit, SwingPoint, Why
-from infermix.plan.solve import THREADS, Planner, choose, current_table
+from infermix.plan.solve import ROUGH, THREADS, Planner, choose, current_table
 from infermix.plan.whatif import systems_in
 
 EXPLAIN_ROUNDS = 2
@@ -61,10 +61,15 @@ def _dual(key: Key, duals: dict[str, float]) -> float | None:
     return sum(mine) * key.step if mine else None
 
 
-def solve_again(planner: Planner, question: Question) -> Solution | None:
-    """The best fleet of another question on the same market, with few rounds of simulating; None where none is."""
+def solve_again(planner: Planner, question: Question, gap: float | None = None) -> Solution | None:
+    """The best fleet of another question on the same market, with few rounds of simulating; None where none is.
+
+    To the gap of the plan itself unless another one is said.
+    """
+    again = planner.narrowed(question)
+    again.gap = gap or again.gap
     try:
-        return choose(planner.narrowed(question), rounds=EXPLAIN_ROUNDS)
+        return choose(again, rounds=EXPLAIN_ROUNDS)
     except NoAnswer:
         return None
 
@@ -82,7 +87,9 @@ def _entry(planner: Planner, base: Solution, offer: Offer) -> EntryPoint:
     system, today = offer.system.id, offer.price.usd_per_hour
     told = entry.Entry(None, None)
     if system not in planner.misfits and not all(system in refused for refused in planner.reasons.values()):
-        told = entry.entry_of(planner.question, lambda q: solve_again(planner, q), system, base, steps=ENTRY_STEPS)
+        told = entry.entry_of(
+            planner.question, lambda q: solve_again(planner, q, ROUGH), system, base, steps=ENTRY_STEPS
+        )
     return EntryPoint(
         system=system,
         usd_per_hour=today,
@@ -95,7 +102,7 @@ def alternatives(planner: Planner, proved: Proved, progress: Progress) -> list[A
     """The cheapest fleets of other systems that cost at most 5 % more (simulated capacities, not proved)."""
     progress("the next best fleets")
     base, question = proved.solution, planner.question
-    found = next_best.next_best(question, lambda q: solve_again(planner, q), base)
+    found = next_best.next_best(question, lambda q: solve_again(planner, q, ROUGH), base)
     return [
         Alternative(
             systems=systems_in(question, s),
@@ -109,7 +116,7 @@ def alternatives(planner: Planner, proved: Proved, progress: Progress) -> list[A
 def swings(planner: Planner, proved: Proved, progress: Progress) -> list[SwingPoint]:
     """The catalogue's figures that could do most to the answer, at the ends of their ranges."""
     progress("which figures the answer hangs on")
-    told = tornado.tornado(planner.question, planner.short, lambda q: solve_again(planner, q), proved.solution)
+    told = tornado.tornado(planner.question, planner.short, lambda q: solve_again(planner, q, ROUGH), proved.solution)
     return [SwingPoint(**swing._asdict()) for swing in told]
 
 
@@ -176,7 +183,7 @@ def _times(ratio: float) -> str:
 def _cost_if_forced(planner: Planner, system: str, base: float) -> str:
     if all(system in refused for refused in planner.reasons.values()) or system in planner.misfits:
         return ""
-    forced = choose(planner.narrowed(replace(planner.question, forced=system)))
+    forced = solve_again(planner, replace(planner.question, forced=system), ROUGH)
     if forced is None:
         return ""
     return f"{forced.usd_per_hour / base - 1:.1%} dearer" if forced.usd_per_hour > base * 1.001 else "no dearer"

@@ -12,12 +12,12 @@ from infermix.plan.model import Solution
 from infermix.plan.prove import Progress, Proved
 from infermix.plan.question import Demand, Question
 from infermix.plan.result import FrontierPoint, PowerPoint, VendorPoint
-from infermix.plan.solve import THREADS, Planner, choose, lower_bound, replanned
+from infermix.plan.solve import THREADS, Planner, choose, fractional_bound, replanned
 from infermix.plan.whatif import paid_for, systems_in
 
 FRONTIER = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Promised TPOT of the strictest class, as multiples of the study's."""
-FRONTIER_ROUNDS = 6
+FRONTIER_ROUNDS = 4
 
 
 def frontier(planner: Planner, proved: Proved, progress: Progress) -> list[FrontierPoint]:
@@ -53,7 +53,7 @@ def _frontier_point(planner: Planner, proved: Proved, strict: Demand, tpot_s: fl
         other = planner
         if tpot_s != strict.cls.slo.tpot_s:
             other = replanned(planner, planner.question.with_demands(_promised(planner, strict, tpot_s)), strict.name)
-        bound = lower_bound(other)
+        bound = fractional_bound(other)
         if other is not planner:
             solution = choose(other, rounds=FRONTIER_ROUNDS)
     except NoAnswer:

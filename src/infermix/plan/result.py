@@ -175,6 +175,7 @@ class FrontierPoint(msgspec.Struct, kw_only=True):
     tpot_s: float
     usd_per_hour: float | None
     lower_bound_usd_per_hour: float | None
+    """Queue-free, and systems may be fractions."""
     systems: dict[str, int]
 
 

@@ -119,13 +119,10 @@ def replanned(planner: Planner, question: Question, changed: str) -> Planner:
     """A planner for the same market with another promise to one class; capacities of the others stay known."""
     keep = [name for name in question.class_names if name != changed]
     found = find_options(question, planner.found.bases)
-    short = shortlist(question, found)
-    known = {option.name for option in short}
-    short += [option for option in planner.short if option.name not in known]
     return Planner(
         question=question,
         found=found,
-        short=short,
+        short=shortlist(question, found),
         capacities=planner.capacities.copy_of_classes(keep),
         gap=FRONTIER_GAP,
     )
