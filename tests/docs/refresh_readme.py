@@ -14,6 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+NOT_HERE = ("--replay decisions.jsonl",)
+"""Commands on files that a live gateway wrote."""
 SHOWN = re.compile(r"^```text\n\$ ([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 STUDY = re.compile(r"^```toml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 MADE = (
@@ -58,7 +60,7 @@ def refreshed(readme: str, word: str = "") -> str:
     """The README with outputs as they are now."""
 
     def block(found: re.Match[str]) -> str:
-        if word not in found[1]:
+        if word not in found[1] or any(file in found[1] for file in NOT_HERE):
             return found[0]
         lines = trimmed(printed(found[1], readme), found[2].splitlines())
         return "\n".join([f"```text\n$ {found[1]}", *lines, "```"])
