@@ -167,7 +167,7 @@ def choose(planner: Planner, progress: Progress | None = None, *, rounds: int = 
             progress(f"capacities, round {round_number + 1}: {len(wanted)} simulated")
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(lambda job: planner.capacities.simulate(*job), wanted))
-    return _best_simulated(planner, rounds)
+    return _best_simulated(planner)
 
 
 def _own_gap(solution: Solution) -> float:
@@ -175,12 +175,12 @@ def _own_gap(solution: Solution) -> float:
     return (solution.loss_usd_per_hour - solution.bound_usd_per_hour) / max(abs(solution.loss_usd_per_hour), 1e-9)
 
 
-def _best_simulated(planner: Planner, rounds: int) -> Solution | None:
-    for _ in range(rounds):
+def _best_simulated(planner: Planner) -> Solution | None:
+    for _ in range(ROUNDS):
         solution = solve_once(planner, planner.gap, simulated_only=True)
         if solution is None or _mixes_hold(planner, solution):
             return solution
-    raise NoAnswer(f"capacities did not settle in {rounds} rounds")
+    raise NoAnswer(f"capacities did not settle in {ROUNDS} rounds")
 
 
 def solve_once(planner: Planner, gap: float, *, simulated_only: bool = False) -> Solution | None:
