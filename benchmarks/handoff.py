@@ -35,7 +35,7 @@ STUDY = Path(__file__).parents[1] / "examples" / "mixed-32.toml"
 REQUESTS = 1_000_000
 RUNS = 3
 READERS, RATE_PER_S = "hopper", 48.0
-INSTANCES = {"hopper": 3, "blackwell": 16, "cdna": 24}
+INSTANCES = {"hopper": 2, "blackwell": 16, "cdna": 24}
 PER_S, COMPLETED_SHARE = 1_000_000.0, 0.999
 BUSY = (0.6, 0.9)
 BOUNDS = f"P/D >= {PER_S:,.0f} requests/s, busy {BUSY}, completed >= {COMPLETED_SHARE}"
