@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from infermix.plan.candidates import ALL, BATCH_CAPS, CHUNKS, Base, excess, open_bases, seconds_at
+from infermix.plan.candidates import ALL, BATCH_CAPS, CHUNKS, open_bases
 from infermix.plan.capacity import Capacities
-from infermix.plan.estimate import _poisson_up_to, estimated
+from infermix.plan.estimate import estimated, poisson_up_to
 from infermix.plan.options import find_options, option_at
 from infermix.plan.question import Question, ask
-from infermix.plan.shortlist import KEPT, shortlist
+from infermix.plan.shortlist import KEPT, bounds_of, shortlist
 from tests.plan.questions import CHAT, study
 
 TIGHT = {**CHAT, "slo": {"ttft_s": 2.0, "tpot_s": 0.04, "attainment": 0.99}}
@@ -24,17 +25,11 @@ def asked() -> Question:
     return ask(study(model="llama-3.3-70b", traffic={"chat": TIGHT}, market={"systems": ["h100-x8", "b200-x8"]}))
 
 
-def bound(base: Base) -> np.ndarray:
-    demand = asked().demands[0]
-    able = excess(base, demand, ALL) <= 1.0
-    return np.where(able, 1.0 / seconds_at(base, demand, ALL).max(axis=0).reshape(able.shape), 0.0)
-
-
 def test_poisson_is_near_to_the_exact_sum() -> None:
     for mean in (0.1, 1.0, 5.0, 40.0):
         for count in (0, 1, 4, 30, 60):
             exact = sum(math.exp(-mean + k * math.log(mean) - math.lgamma(k + 1)) for k in range(count + 1))
-            assert float(_poisson_up_to(np.array(float(count)), np.array(mean))) == pytest.approx(exact, abs=0.02)
+            assert float(poisson_up_to(np.array(float(count)), np.array(mean))) == pytest.approx(exact, abs=0.02)
 
 
 @pytest.mark.compiled_only
@@ -46,8 +41,8 @@ def test_estimates_are_near_to_simulated_capacities(system: str, layout: str) ->
     (base, *_) = [
         b for b in open_bases(question).found if b.offer.system.id == system and b.deployment.layout == layout
     ]
-    rates = estimated(base, demand, ALL, bound(base))
-    assert (rates <= bound(base)).all()
+    rates = estimated(base, demand, ALL, bounds_of(base, demand))
+    assert (rates <= bounds_of(base, demand)).all()
     for cap, chunk in ((512, 8192), (512, 512), (64, 2048)):
         at = BATCH_CAPS.index(cap), CHUNKS.index(chunk)
         simulated = capacities.simulate(option_at(question, base, *at), demand, 4)
@@ -69,8 +64,13 @@ def test_the_shortlist_holds_more_than_what_looks_best_queue_free() -> None:
         assert min(usd[:-1]) < 0.85 * usd[-1]
 
 
-def test_nothing_is_estimated_where_the_promise_cannot_be_kept() -> None:
-    question = asked()
-    for base in open_bases(question).found:
-        limit = bound(base)
-        assert (estimated(base, question.demands[0], ALL, limit)[limit == 0.0] == 0.0).all()
+def test_a_tighter_promise_never_raises_an_estimate() -> None:
+    """Of the whole grid, but for the last halving of the search."""
+    bases, found = open_bases(asked()).found, []
+    for tpot_s in (0.03, 0.04, 0.06):
+        traffic = {"chat": {**TIGHT, "slo": {**TIGHT["slo"], "tpot_s": tpot_s}}}
+        demand = ask(study(model="llama-3.3-70b", traffic=traffic)).demands[0]
+        limit = bounds_of(bases[-1], asked().demands[0])
+        found.append(estimated(bases[-1], demand, ALL, limit))
+    for tighter, looser in pairwise(found):
+        assert (tighter <= looser).all() and tighter.sum() < looser.sum()

@@ -128,7 +128,7 @@ def _streams(steps: Steps, state: State, demand: Demand, rate: Floats) -> Floats
     met = state.together * (state.extra**2).mean(axis=-1) / np.maximum(prompt, 1e-12)
     allowed = n * np.maximum(tau - state.step[..., None], 0.0) / np.maximum(met, 1e-12)[..., None]
     mean = (rate * state.token * prompt / np.maximum(met, 1e-12))[..., None] * n
-    few = _poisson_up_to(np.floor(np.minimum(allowed, MANY)), mean)
+    few = poisson_up_to(np.floor(np.minimum(allowed, MANY)), mean)
     good = np.where(state.longest[..., None] <= tau, 1.0, few)
     return np.asarray(np.where(state.step[..., None] <= tau, good, 0.0).mean(axis=-1))
 
@@ -160,7 +160,7 @@ def _at(base_s: Floats, tokens: Floats) -> Floats:
     return np.interp(tokens, TOKENS, base_s)
 
 
-def _poisson_up_to(count: Floats, mean: Floats) -> Floats:
+def poisson_up_to(count: Floats, mean: Floats) -> Floats:
     """P(Poisson(mean) <= count), after Wilson and Hilferty."""
     k = count + 1.0
     z = (np.cbrt(mean / k) - (1.0 - 1.0 / (9.0 * k))) * 3.0 * np.sqrt(k)

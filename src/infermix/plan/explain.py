@@ -116,8 +116,7 @@ def alternatives(planner: Planner, proved: Proved, progress: Progress) -> list[A
 def swings(planner: Planner, proved: Proved, progress: Progress) -> list[SwingPoint]:
     """The catalogue's figures that could do most to the answer, at the ends of their ranges."""
     progress("which figures the answer hangs on")
-    told = tornado.tornado(planner.question, planner.short, lambda q: solve_again(planner, q, ROUGH), proved.solution)
-    return [SwingPoint(**swing._asdict()) for swing in told]
+    return tornado.tornado(planner.question, planner.short, lambda q: solve_again(planner, q, ROUGH), proved.solution)
 
 
 def why(planner: Planner, proved: Proved, progress: Progress) -> list[Why]:

@@ -68,8 +68,7 @@ class Option:
     @property
     def usd_per_hour(self) -> float:
         """Price of one instance, shared systems in proportion [USD/h]."""
-        d = self.deployment
-        return self.offer.price.usd_per_hour * d.systems_per_instance / d.instances_per_system
+        return usd_per_hour(self.offer, self.deployment)
 
     @property
     def kind(self) -> str:
@@ -89,6 +88,11 @@ class Option:
         steps = steps_of(d, self.speed)
         room = room_of(d, point)
         return Base(self.offer, d, steps, lines_of(steps, point.caps, point.chunks), room, self.pair)
+
+
+def usd_per_hour(offer: Offer, deployment: Deployment) -> float:
+    """Price of one instance of a deployment, shared systems in proportion [USD/h]."""
+    return offer.price.usd_per_hour * deployment.systems_per_instance / deployment.instances_per_system
 
 
 @lru_cache(maxsize=65536)

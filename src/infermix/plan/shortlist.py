@@ -17,7 +17,7 @@ from infermix.perf.deployment import Deployment
 from infermix.plan.candidates import ALL, Base, excess, seconds_at
 from infermix.plan.estimate import estimated
 from infermix.plan.market import PARTS
-from infermix.plan.options import Kept, Option, Options, option_at
+from infermix.plan.options import Kept, Option, Options, option_at, usd_per_hour
 from infermix.plan.question import Demand, Question
 
 KEPT = 2
@@ -120,12 +120,12 @@ def _by_estimate(question: Question, bases: list[Base], offer: str, demand: Dema
     """The best point of each of the ``KEPT`` cheapest layouts; estimates stop where bounds say that no other is."""
     model = question.model_of(demand).id
     mine = [b for b in bases if b.offer.key == offer and b.deployment.model.id == model]
-    bounds = [(base, _bounds(base, demand)) for base in mine if _mixes_steps(base.deployment)]
+    bounds = [(base, bounds_of(base, demand)) for base in mine if _mixes_steps(base.deployment)]
     bounds = [(base, bound) for base, bound in bounds if bound.max() > 0.0]
-    bounds.sort(key=lambda pair: _usd_per_hour(pair[0]) / float(pair[1].max()))
+    bounds.sort(key=lambda pair: usd_per_hour(pair[0].offer, pair[0].deployment) / float(pair[1].max()))
     best: dict[str, tuple[float, Option]] = {}
     for base, bound in bounds:
-        usd = _usd_per_hour(base)
+        usd = usd_per_hour(base.offer, base.deployment)
         least = min((cost for cost, _ in best.values()), default=np.inf)
         if usd / float(bound.max()) >= WITHIN * least:
             break
@@ -139,16 +139,11 @@ def _by_estimate(question: Question, bases: list[Base], offer: str, demand: Dema
     return [option for cost, option in ranked if cost <= WITHIN * ranked[0][0]]
 
 
-def _bounds(base: Base, demand: Demand) -> Floats:
+def bounds_of(base: Base, demand: Demand) -> Floats:
     """[cap, chunk] queue-free capacities; 0 where the promise cannot be kept even alone."""
     able = excess(base, demand, ALL) <= 1.0
     seconds = seconds_at(base, demand, ALL).max(axis=0).reshape(able.shape) if able.any() else np.inf
     return np.where(able, 1.0 / seconds, 0.0)
-
-
-def _usd_per_hour(base: Base) -> float:
-    d = base.deployment
-    return base.offer.price.usd_per_hour * d.systems_per_instance / d.instances_per_system
 
 
 def _least_batch(rate: Floats) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from infermix.perf.table import StepTable, compile_table
 from infermix.plan.model import Solution
 from infermix.plan.options import Option
 from infermix.plan.question import Demand, Question
+from infermix.plan.result import SwingPoint
 from infermix.plan.whatif import at_price, at_speed, systems_in
 
 ASKED = 4
@@ -28,18 +29,6 @@ THREADS = 2
 Solve = Callable[[Question], Solution | None]
 Effect = dict[str, float]
 """System → factor on its speed, or on its price."""
-
-
-class Swing(NamedTuple):
-    """A figure at both ends of its range: USD an hour, and whether the same systems are still the answer."""
-
-    id: str
-    low: float
-    high: float
-    usd_at_low: float | None
-    usd_at_high: float | None
-    survives_low: bool
-    survives_high: bool
 
 
 class _Figure(NamedTuple):
@@ -61,7 +50,7 @@ class _Figure(NamedTuple):
 
 def tornado(
     question: Question, options: Sequence[Option], solve: Solve, base: Solution, asked: int = ASKED
-) -> list[Swing]:
+) -> list[SwingPoint]:
     """The figures that can do most, those that change the cost most first."""
     chosen = set(systems_in(question, base))
     figures = [*_of_speed(question, options), *_of_price(question)]
@@ -72,12 +61,12 @@ def tornado(
     return sorted(swings, key=lambda swing: -_spread(swing, base.usd_per_hour))
 
 
-def _spread(swing: Swing, usd: float) -> float:
+def _spread(swing: SwingPoint, usd: float) -> float:
     ends = [x if x is not None else 1e9 * usd for x in (swing.usd_at_low, swing.usd_at_high)]
     return max(*ends, usd) - min(*ends, usd)
 
 
-def _swing(question: Question, f: _Figure, solve: Solve, chosen: set[str]) -> Swing:
+def _swing(question: Question, f: _Figure, solve: Solve, chosen: set[str]) -> SwingPoint:
     costs: list[float | None] = []
     survives = []
     for effect in (f.at_low, f.at_high):
@@ -87,7 +76,15 @@ def _swing(question: Question, f: _Figure, solve: Solve, chosen: set[str]) -> Sw
         found = solve(changed)
         costs.append(None if found is None else found.usd_per_hour)
         survives.append(found is not None and set(systems_in(question, found)) == chosen)
-    return Swing(f.id, f.low, f.high, costs[0], costs[1], survives[0], survives[1])
+    return SwingPoint(
+        id=f.id,
+        low=f.low,
+        high=f.high,
+        usd_at_low=costs[0],
+        usd_at_high=costs[1],
+        survives_low=survives[0],
+        survives_high=survives[1],
+    )
 
 
 def _of_price(question: Question) -> list[_Figure]:
