@@ -9,12 +9,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from infermix.plan.candidates import ALL, BATCH_CAPS, CHUNKS, open_bases
+from infermix.arrays import Floats
+from infermix.plan.candidates import ALL, BATCH_CAPS, CHUNKS, Base, excess, open_bases, seconds_at
 from infermix.plan.capacity import Capacities
 from infermix.plan.estimate import estimated, poisson_up_to
 from infermix.plan.options import find_options, option_at
-from infermix.plan.question import Question, ask
-from infermix.plan.shortlist import KEPT, bounds_of, shortlist
+from infermix.plan.question import Demand, Question, ask
+from infermix.plan.shortlist import KEPT, NEAR, shortlist
 from tests.plan.questions import CHAT, study
 
 TIGHT = {**CHAT, "slo": {"ttft_s": 2.0, "tpot_s": 0.04, "attainment": 0.99}}
@@ -23,6 +24,40 @@ TIGHT = {**CHAT, "slo": {"ttft_s": 2.0, "tpot_s": 0.04, "attainment": 0.99}}
 @cache
 def asked() -> Question:
     return ask(study(model="llama-3.3-70b", traffic={"chat": TIGHT}, market={"systems": ["h100-x8", "b200-x8"]}))
+
+
+def bounds_of(base: Base, demand: Demand) -> Floats:
+    """[cap, chunk] queue-free capacities; 0 where the promise cannot be kept even alone."""
+    able = excess(base, demand, ALL) <= 1.0
+    seconds = seconds_at(base, demand, ALL).max(axis=0).reshape(able.shape)
+    return np.where(able, 1.0 / seconds, 0.0)
+
+
+def test_bounds_are_kept_as_candidates_are_judged() -> None:
+    question = asked()
+    found, demand = find_options(question), question.demands[0]
+    for b, base in enumerate(found.bases.found):
+        mine = found.bounds.get((b, demand.name), np.zeros((len(BATCH_CAPS), len(CHUNKS))))
+        np.testing.assert_allclose(mine, bounds_of(base, demand))
+    assert found.bounds
+
+
+def test_points_given_up_early_are_none_that_could_be_chosen() -> None:
+    """Beside the whole search over every point."""
+    question = asked()
+    demand, given_up = question.demands[0], 0
+    for base in open_bases(question).found:
+        bound = bounds_of(base, demand)
+        whole = estimated(base, demand, ALL, bound)
+        best = float(whole.max())
+        early = estimated(base, demand, ALL, bound, within=NEAR)
+        near = whole >= best / NEAR
+        np.testing.assert_array_equal(early[near], whole[near])
+        assert (early[~near] <= whole[~near]).all()
+        given_up += int((early < whole).sum())
+        above = estimated(base, demand, ALL, bound, within=NEAR, least=1.01 * best)
+        assert above.max() < 1.01 * best or best == 0.0
+    assert given_up > 100
 
 
 def test_poisson_is_near_to_the_exact_sum() -> None:

@@ -118,6 +118,11 @@ class Survey:
     """(offer, class) → the mildest refusal, where no candidate of the offer may serve the class."""
     able: set[tuple[str, str]] = field(default_factory=set)
     """(offer, class) that some candidate may serve."""
+    bounds: dict[tuple[int, str], Floats] = field(default_factory=dict)
+    """(base, class) → [cap, chunk] queue-free capacities, 0 where the promise cannot be kept even alone.
+
+    Bases that can hold it at no operating point are left out.
+    """
 
 
 def open_bases(question: Question) -> Bases:
@@ -231,7 +236,7 @@ def survey(question: Question, bases: Bases, *, prune: bool = True) -> Survey:
     for b, base in enumerate(bases.found):
         if base.offer.key not in offered:
             continue
-        group = _judged(question, base, b, found.missed)
+        group = _judged(question, base, b, found)
         if len(group.base):
             d = base.deployment
             key = (base.offer.key, d.model.id, d.systems_per_instance, d.role, base.pair)
@@ -259,7 +264,7 @@ def seconds_at(base: Base, demand: Demand, points: Point) -> Floats:
     return rows.reshape(-1, base.kv_tokens.size)
 
 
-def _judged(question: Question, base: Base, b: int, missed: dict[tuple[str, str], Missed]) -> Group:
+def _judged(question: Question, base: Base, b: int, found: Survey) -> Group:
     """All operating points of a base that can serve some class."""
     demands, model = question.demands, base.deployment.model.id
     seconds = np.full((len(demands), 4 * len(base.lines.a), base.kv_tokens.size), np.inf)
@@ -270,8 +275,9 @@ def _judged(question: Question, base: Base, b: int, missed: dict[tuple[str, str]
         able = (over <= 1.0).ravel()
         if able.any():
             seconds[c] = np.where(able, seconds_at(base, demand, ALL), np.inf)
+            found.bounds[b, demand.name] = 1.0 / seconds[c].max(axis=0).reshape(over.shape)
         elif not base.pair:
-            _remember(missed, (base.offer.key, demand.name), over, b)
+            _remember(found.missed, (base.offer.key, demand.name), over, b)
     inner = seconds.max(axis=1)
     some = np.flatnonzero(np.isfinite(inner).any(axis=0))
     tight = np.argmax(seconds[:, :, some], axis=1)  # [class, candidate]: the row that binds each class

@@ -37,6 +37,7 @@ class SlotProof:
     fleet: Fleet
     nominal: Evidence
     low: Evidence
+    traffic: Traffic
 
     @property
     def status(self) -> str:
@@ -146,7 +147,7 @@ class _Bench:
         """Evidence at nominal and low speeds for every slot that is sent something."""
         both = [self._evidence(whole, slots, speed) for speed in ("nominal", "low")]
         return [
-            SlotProof(s, asked, fleet, nominal, low)
+            SlotProof(s, asked, fleet, nominal, low, self._traffic[_offered(asked)])
             for (s, asked, fleet, nominal), (_, _, _, low) in zip(*both, strict=True)
         ]
 

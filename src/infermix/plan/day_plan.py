@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from infermix.errors import NoAnswer
 from infermix.plan import answer, explain, frontier, provenance
 from infermix.plan.conflict import name_conflict
 from infermix.plan.day import DayProof
-from infermix.plan.evidence import Traffic
 from infermix.plan.offered import sent_per_s
 from infermix.plan.pairs import stage_shares
 from infermix.plan.parts import (
@@ -33,20 +31,20 @@ from infermix.plan.policies import prove_day_routed
 from infermix.plan.prove import Progress, Proved
 from infermix.plan.question import Question
 from infermix.plan.result import ClassPlan, Plan, PoolPlan
-from infermix.plan.solve import Planner, current_table, lower_bound
+from infermix.plan.solve import Planner, current_table
 from infermix.plan.usage import uses_of
 
 FEW_SLOTS = 4
 """Slots for which the program is solved again for every system that was not chosen."""
 
 
-def day_plan(planner: Planner, say: Progress) -> Plan:
-    """Prove every slot, and explain; NoAnswer where limits conflict."""
+def day_plan(planner: Planner, early: Future[float] | None, say: Progress) -> Plan:
+    """Prove every slot, and explain; NoAnswer where limits conflict.
+
+    ``early``: the lower bound, where it does not hang on who is served.
+    """
     question, started = planner.question, time.perf_counter()
-    with ThreadPoolExecutor(1) as beside:
-        known = question.profits or not question.limits.rationing
-        early = beside.submit(lower_bound, replace(planner)) if known else None
-        day, trials = prove_day_routed(planner, say)
+    day, trials = prove_day_routed(planner, say)
     question = planner.question
     if day is None:
         raise NoAnswer("; ".join([name_conflict(planner), *(f"beside {said}" for said in training_words(question))]))
@@ -200,7 +198,7 @@ def _classes(question: Question, day: DayProof) -> dict[str, ClassPlan]:
             continue
         weakest = min(mine, key=lambda proof: proof.low.attainment(proof.question.class_names.index(name)))
         c = weakest.question.class_names.index(name)
-        found[name] = class_plan(weakest.question, answer.as_proved(weakest, day), Traffic(weakest.question), c)
+        found[name] = class_plan(weakest.question, answer.as_proved(weakest, day), weakest.traffic, c)
     return found
 
 

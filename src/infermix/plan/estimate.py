@@ -40,14 +40,22 @@ MANY = 1e6
 """Prompts that a request may meet where nothing is promised on its tokens."""
 
 
+class Points(NamedTuple):
+    """Operating points that are still looked at, one element each: batch cap, chunk, and room for KV tokens."""
+
+    caps: Floats
+    chunks: Floats
+    kv_tokens: Floats
+
+
 class State(NamedTuple):
-    """An instance at a rate, [cap, chunk]: seconds of a decode step, between tokens, in a step with a whole chunk."""
+    """An instance at a rate, [point]: seconds of a decode step, between tokens, in a step with a whole chunk."""
 
     step: Floats
     token: Floats
     longest: Floats
     extra: Floats
-    """Seconds by which a prompt makes the steps that it rides in longer, [cap, chunk, prompt]."""
+    """Seconds by which a prompt makes the steps that it rides in longer, [point, prompt]."""
     together: Floats
     """Prompts that share a step: those that came during the one before."""
     busy: Floats
@@ -56,68 +64,80 @@ class State(NamedTuple):
     """Whether the rate is more than batch, memory or time allow."""
 
 
-def estimated(base: Base, demand: Demand, points: Point, bound: Floats) -> Floats:
-    """[cap, chunk] requests a second of an instance, at most ``bound``; 0 where none is in time."""
+def estimated(
+    base: Base, demand: Demand, points: Point, bound: Floats, *, within: float = np.inf, least: float = 0.0
+) -> Floats:
+    """[cap, chunk] requests a second of an instance, at most ``bound``; 0 where none is in time.
+
+    Points that cannot come to the best one over ``within``, or not to ``least``, are given up early: what they were
+    found to hold until then is returned.
+    """
     wanted = 1.0 - (1.0 - SPARE) * (1.0 - demand.cls.slo.attainment)
-    low, high = np.zeros_like(bound), bound.copy()
+    caps, chunks = np.broadcast_arrays(points.caps[:, None], points.chunks)
+    every = Points(caps.ravel(), chunks.ravel(), np.broadcast_to(base.kv_tokens, caps.shape).ravel())
+    low, high = np.zeros(bound.size), bound.ravel().copy()
     for _ in range(HALVINGS):
-        rate = 0.5 * (low + high)
-        state = _state(base, demand, points, rate)
+        at = np.flatnonzero((high > 0.0) & (high >= max(least, float(low.max()) / within)))
+        if not len(at):
+            break
+        rate = 0.5 * (low[at] + high[at])
+        state = _state(base, demand, Points(*(column[at] for column in every)), rate)
         share = np.where(state.full, 0.0, _starts(state, demand, rate) * _streams(base.steps, state, demand, rate))
-        low, high = np.where(share >= wanted, rate, low), np.where(share >= wanted, high, rate)
-    return low
+        low[at], high[at] = np.where(share >= wanted, rate, low[at]), np.where(share >= wanted, high[at], rate)
+    return low.reshape(bound.shape)
 
 
-def _state(base: Base, demand: Demand, points: Point, rate: Floats) -> State:
+def _state(base: Base, demand: Demand, points: Points, rate: Floats) -> State:
     """The batch, and with it the times of steps, that a rate leads to (Little)."""
     steps, prompts, lengths = base.steps, _prompts(demand), _lengths(demand, base.steps.tokens_per_step)
-    inputs, cached, outputs = (float(column.mean()) for column in demand.some_lengths)
-    context = inputs + outputs / 2
-    beside = steps.pair_s * prompts.pairs + steps.kv_s * inputs + steps.load_s * cached
-    most = np.minimum(points.caps[:, None], base.kv_tokens / context)
+    beside = steps.pair_s * prompts.pairs + steps.kv_s * prompts.inputs + steps.load_s * prompts.cached
+    most, of_context = np.minimum(points.caps, points.kv_tokens / prompts.context), steps.kv_s * prompts.context
+    whole = _at(steps.mixed_s, points.chunks)
     batch, together = np.ones_like(rate), np.ones_like(rate)
     for _ in range(SETTLED):
-        own = batch * (steps.per_seq_s + steps.kv_s * context)
-        step = _at(steps.decode_s, batch) + own
-        extra = _extra_s(steps, prompts.fresh, batch, points.chunks, together) + beside
-        busy = rate * extra.mean(axis=-1)
+        own, decode = batch * (steps.per_seq_s + of_context), _at(steps.decode_s, batch)
+        step = decode + own
+        extra = _extra_s(steps, prompts.fresh, batch, points.chunks, whole - decode, together) + beside
+        mean = extra.mean(axis=-1)
+        busy = rate * mean
         token = step / np.maximum(1.0 - busy, 1.0 - FULLEST)
         wanted = rate * float(lengths.mean()) * token
         batch = np.clip(wanted, 1.0, most)
-        fit = np.maximum((points.chunks - batch) / float(prompts.fresh.mean()), 1.0)
-        together = np.clip(rate * (step + together * extra.mean(axis=-1)), 1.0, fit)
-    longest = _at(steps.mixed_s, np.broadcast_to(points.chunks, rate.shape)) + own
-    return State(step, token, longest, extra, together, busy, (busy >= FULLEST) | (wanted > most))
+        fit = np.maximum((points.chunks - batch) / prompts.mean, 1.0)
+        together = np.clip(rate * (step + together * mean), 1.0, fit)
+    return State(step, token, whole + own, extra, together, busy, (busy >= FULLEST) | (wanted > most))
 
 
-def _extra_s(steps: Steps, fresh: Floats, batch: Floats, chunks: Floats, together: Floats) -> Floats:
-    """[cap, chunk, prompt] by how much the chunks of a prompt make their steps longer; last ones share theirs."""
+def _extra_s(steps: Steps, fresh: Floats, batch: Floats, chunks: Floats, chunk_s: Floats, together: Floats) -> Floats:
+    """[point, prompt] by how much the chunks of a prompt make their steps longer, a whole one by ``chunk_s``.
+
+    Last ones share theirs.
+    """
     room, shared = np.maximum(chunks - batch, 1.0)[..., None], together[..., None]
     whole, rest = np.divmod(fresh, room)
     decode = _at(steps.decode_s, batch)[..., None]
-    chunk = _at(steps.mixed_s, np.broadcast_to(chunks, batch.shape))[..., None] - decode
     last = _at(steps.mixed_s, np.minimum(shared * rest, room) + batch[..., None]) - decode
-    return np.asarray(whole * chunk + np.where(rest >= 1.0, last / shared, 0.0))
+    return np.asarray(whole * chunk_s[..., None] + np.where(rest >= 1.0, last / shared, 0.0))
 
 
 def _first_s(state: State) -> Floats:
-    """[cap, chunk] a mean prompt's time without a queue."""
+    """[point] a mean prompt's time without a queue."""
     return np.asarray(state.extra.mean(axis=-1) + state.step)
 
 
 def _starts(state: State, demand: Demand, rate: Floats) -> Floats:
-    """[cap, chunk] share of requests whose first token comes in time."""
+    """[point] share of requests whose first token comes in time."""
     slo, first = demand.cls.slo, _first_s(state)
     if slo.ttft_s is None:
         return np.ones_like(rate)
-    promised = slo.ttft_s + slo.ttft_s_per_1k_uncached * float(_prompts(demand).fresh.mean()) / 1000.0
+    promised = slo.ttft_s + slo.ttft_s_per_1k_uncached * _prompts(demand).mean / 1000.0
     wait = rate * (state.extra**2).mean(axis=-1) / (2.0 * np.maximum(1.0 - state.busy, 1.0 - FULLEST))
     late = state.busy * np.exp(-np.maximum(promised - first, 0.0) / np.maximum(wait, 1e-9))
     return np.where(first <= promised, 1.0 - late, 0.0)
 
 
 def _streams(steps: Steps, state: State, demand: Demand, rate: Floats) -> Floats:
-    """[cap, chunk] share of requests whose tokens come in time: few enough prompts of others fall among them."""
+    """[point] share of requests whose tokens come in time: few enough prompts of others fall among them."""
     slo, n = demand.cls.slo, _lengths(demand, steps.tokens_per_step)
     tau = np.full((*rate.shape, len(n)), np.inf)
     if slo.tpot_s is not None:
@@ -134,10 +154,18 @@ def _streams(steps: Steps, state: State, demand: Demand, rate: Floats) -> Floats
 
 
 class Prompts(NamedTuple):
-    """Quantiles of a class's tokens to compute, and its mean pairs of those with tokens of their context."""
+    """Prompts of a class: quantiles of the tokens to compute, and means.
+
+    Of those tokens, of their pairs with tokens of their context, of input and cached tokens, and of the context that
+    answers read.
+    """
 
     fresh: Floats
+    mean: float
     pairs: float
+    inputs: float
+    cached: float
+    context: float
 
 
 _SHARES = (np.arange(LENGTHS) + 0.5) / LENGTHS
@@ -145,9 +173,16 @@ _SHARES = (np.arange(LENGTHS) + 0.5) / LENGTHS
 
 @lru_cache(maxsize=512)
 def _prompts(demand: Demand) -> Prompts:
-    inputs, cached, _ = demand.some_lengths
-    fresh = inputs - cached
-    return Prompts(np.quantile(fresh, _SHARES), float((fresh * cached + fresh * (fresh + 1) / 2).mean()))
+    inputs, cached, outputs = demand.some_lengths
+    fresh, some = inputs - cached, np.quantile(inputs - cached, _SHARES)
+    return Prompts(
+        fresh=some,
+        mean=float(some.mean()),
+        pairs=float((fresh * cached + fresh * (fresh + 1) / 2).mean()),
+        inputs=float(inputs.mean()),
+        cached=float(cached.mean()),
+        context=float((inputs + outputs / 2).mean()),
+    )
 
 
 @lru_cache(maxsize=512)

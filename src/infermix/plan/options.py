@@ -131,6 +131,8 @@ class Options:
     kept: list[Kept]
     reasons: dict[str, dict[str, str]]
     """Class → system → why it cannot serve the class."""
+    bounds: dict[tuple[int, str], Floats]
+    """(base, class) → [cap, chunk] queue-free capacities of those that can hold the promise alone."""
 
 
 def find_options(question: Question, bases: Bases | None = None) -> Options:
@@ -153,7 +155,7 @@ def find_options(question: Question, bases: Bases | None = None) -> Options:
         if not servable(kept, demand.name):
             best = "; ".join(f"{k}: {v}" for k, v in reasons[demand.name].items())
             raise NoAnswer(f"no system on the market can hold the promise to {demand.name!r}: {best}")
-    return Options(bases, bases.candidates, kept, reasons)
+    return Options(bases, bases.candidates, kept, reasons, found.bounds)
 
 
 def _kept(question: Question, base: Base, cap: int, chunk: int, rows: Floats) -> Kept:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 import numpy as np
@@ -13,10 +14,12 @@ from infermix.errors import NoAnswer
 from infermix.plan import compare, explain, frontier, provenance
 from infermix.plan.answer import is_plain
 from infermix.plan.cache import Store
+from infermix.plan.capacity import Capacities
 from infermix.plan.conflict import name_conflict
 from infermix.plan.day_plan import day_plan
 from infermix.plan.evidence import Traffic
 from infermix.plan.limits import fleet_cost, limit_uses
+from infermix.plan.options import find_options
 from infermix.plan.pairs import stage_shares
 from infermix.plan.parts import (
     assumptions,
@@ -36,7 +39,8 @@ from infermix.plan.prove import Proved
 from infermix.plan.question import ask
 from infermix.plan.result import Plan
 from infermix.plan.routing import policy_of
-from infermix.plan.solve import Planner, lower_bound, make_planner
+from infermix.plan.shortlist import shortlist
+from infermix.plan.solve import Planner, lower_bound
 
 Progress = Callable[[str], None]
 
@@ -55,22 +59,29 @@ def make_plan(study: Study, progress: Progress | None = None, store: Store | Non
     say("options")
     policy_of(study)
     question = ask(study)
-    planner = make_planner(question, store)
-    if not is_plain(question):
-        made = day_plan(planner, say)
-        return msgspec.structs.replace(
-            made, study_hash=study_hash(study), plan_s=time.perf_counter() - clock - made.prove_s
-        )
-    bound = lower_bound(planner)
-    traffic = Traffic(question)
+    found = find_options(question)
+    with ThreadPoolExecutor(1) as beside:
+        served = question.profits or not question.limits.rationing
+        bound = beside.submit(lower_bound, Planner(question, found, [])) if served else None
+        planner = Planner(question, found, shortlist(question, found), Capacities(store))
+        if bound is not None and is_plain(question):
+            made = _plain_plan(planner, bound, say)
+        else:
+            made = day_plan(planner, bound, say)
+    plan_s = time.perf_counter() - clock - made.prove_s
+    return msgspec.structs.replace(made, study_hash=study_hash(study), plan_s=plan_s)
+
+
+def _plain_plan(planner: Planner, early: Future[float], say: Progress) -> Plan:
+    """One fleet that serves everything all day: proved and thinned as one."""
+    traffic, bound = Traffic(planner.question), early.result()
     planned = time.perf_counter()
     proved, trials = prove_routed(planner, traffic, say) if np.isfinite(bound) else (None, [])
     if proved is None:
         raise conflict(planner)
     prove_s = time.perf_counter() - planned
     made = _answer(planner, traffic, proved, bound, say)
-    told = {"study_hash": study_hash(study), "policies": trials, "prove_s": prove_s}
-    return msgspec.structs.replace(made, **told, plan_s=time.perf_counter() - clock)
+    return msgspec.structs.replace(made, policies=trials, prove_s=prove_s)
 
 
 def conflict(planner: Planner) -> NoAnswer:

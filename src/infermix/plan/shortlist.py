@@ -14,7 +14,7 @@ import numpy as np
 
 from infermix.arrays import Floats
 from infermix.perf.deployment import Deployment
-from infermix.plan.candidates import ALL, Base, excess, seconds_at
+from infermix.plan.candidates import ALL
 from infermix.plan.estimate import estimated
 from infermix.plan.market import PARTS
 from infermix.plan.options import Kept, Option, Options, option_at, usd_per_hour
@@ -39,7 +39,7 @@ def shortlist(question: Question, found: Options) -> list[Option]:
         for options in _ranked(found.kept, demand.name).values():
             chosen |= {k.option.name: k.option for k in _few_sizes(options, demand.name)}
         for offer in dict.fromkeys(offer.key for offer in question.offers):
-            chosen |= {o.name: o for o in _by_estimate(question, found.bases.found, offer, demand)}
+            chosen |= {o.name: o for o in _by_estimate(question, found, offer, demand)}
     return _with_partners(list(chosen.values()))
 
 
@@ -116,12 +116,14 @@ def _with_partners(options: list[Option]) -> list[Option]:
     return found
 
 
-def _by_estimate(question: Question, bases: list[Base], offer: str, demand: Demand) -> list[Option]:
+def _by_estimate(question: Question, found: Options, offer: str, demand: Demand) -> list[Option]:
     """The best point of each of the ``KEPT`` cheapest layouts; estimates stop where bounds say that no other is."""
-    model = question.model_of(demand).id
-    mine = [b for b in bases if b.offer.key == offer and b.deployment.model.id == model]
-    bounds = [(base, bounds_of(base, demand)) for base in mine if _mixes_steps(base.deployment)]
-    bounds = [(base, bound) for base, bound in bounds if bound.max() > 0.0]
+    mine = [(b, base) for b, base in enumerate(found.bases.found) if base.offer.key == offer]
+    bounds = [
+        (base, found.bounds[b, demand.name])
+        for b, base in mine
+        if _mixes_steps(base.deployment) and (b, demand.name) in found.bounds
+    ]
     bounds.sort(key=lambda pair: usd_per_hour(pair[0].offer, pair[0].deployment) / float(pair[1].max()))
     best: dict[str, tuple[float, Option]] = {}
     for base, bound in bounds:
@@ -129,7 +131,7 @@ def _by_estimate(question: Question, bases: list[Base], offer: str, demand: Dema
         least = min((cost for cost, _ in best.values()), default=np.inf)
         if usd / float(bound.max()) >= WITHIN * least:
             break
-        rate = estimated(base, demand, ALL, bound)
+        rate = estimated(base, demand, ALL, bound, within=NEAR, least=usd / (WITHIN * least))
         if rate.max() <= 0.0:
             continue
         cost, layout = usd / float(rate.max()), base.deployment.layout
@@ -137,13 +139,6 @@ def _by_estimate(question: Question, bases: list[Base], offer: str, demand: Dema
             best[layout] = cost, option_at(question, base, *_least_batch(rate))
     ranked = sorted(best.values(), key=lambda pair: pair[0])[:KEPT]
     return [option for cost, option in ranked if cost <= WITHIN * ranked[0][0]]
-
-
-def bounds_of(base: Base, demand: Demand) -> Floats:
-    """[cap, chunk] queue-free capacities; 0 where the promise cannot be kept even alone."""
-    able = excess(base, demand, ALL) <= 1.0
-    seconds = seconds_at(base, demand, ALL).max(axis=0).reshape(able.shape) if able.any() else np.inf
-    return np.where(able, 1.0 / seconds, 0.0)
 
 
 def _least_batch(rate: Floats) -> tuple[int, int]:
