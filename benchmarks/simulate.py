@@ -2,7 +2,7 @@
 
     python benchmarks/simulate.py
 
-Drawing the traffic and compiling stand apart from the kernel's time, which is the best of three runs. Fails
+Drawing the traffic and compiling stand apart from the kernel's time, which is the best of nine runs. Fails
 when a bound of ``BOUNDS`` is crossed at the study's own load; ten times that load is printed for comparison.
 """
 
@@ -25,10 +25,10 @@ from infermix.sim.run import simulate_fleet
 
 STUDY = Path(__file__).parents[1] / "examples" / "mixed-32.toml"
 REQUESTS = 1_000_000
-RUNS = 3
-KERNEL_S, PEAK_RSS_BYTES, COMPLETED_SHARE = 1.0, 400e6, 0.999
+RUNS = 9
+REQUESTS_PER_S, PEAK_RSS_BYTES, COMPLETED_SHARE = 3e6, 400e6, 0.999
 BUSY = (0.6, 0.9)
-BOUNDS = f"kernel <= {KERNEL_S:g} s, peak <= {PEAK_RSS_BYTES / 1e6:g} MB, busy {BUSY}, completed >= {COMPLETED_SHARE}"
+BOUNDS = f"kernel >= {REQUESTS_PER_S:,.0f} requests/s, peak <= {PEAK_RSS_BYTES / 1e6:g} MB, busy {BUSY}, completed >= {COMPLETED_SHARE}"
 
 
 def faster(study: Study, factor: float) -> Study:
@@ -64,7 +64,8 @@ def busy_shares(study: Study, run: Run) -> dict[str, float]:
 def peak_rss_bytes(requests: int) -> int:
     """Highest memory of the command line in a process of its own [bytes].
 
-    Asked first, while this process is small: Linux counts the parent's memory to a child that it starts.
+    Asked first, while this process is small: Linux counts the parent's memory to a child that it starts. Compiled
+    already: a compiler needs more than the simulation.
     """
     command = [sys.executable, "-m", "infermix", "simulate", str(STUDY), "--requests", str(requests), "--json", "-"]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -79,7 +80,7 @@ def show(title: str, study: Study, requests: int) -> list[str]:
     print(f"{title}: kernel {run.kernel_s:.3f} s (best of {RUNS}), {requests / run.kernel_s:,.0f} requests/s")
     print(f"  traffic drawn in {draw_s:.2f} s; completed {completed:.3%}; mean batch {_mean_batch(run):.2f}")
     print("  busy: " + ", ".join(f"{name} {share:.1%}" for name, share in busy.items()))
-    faults = [f"kernel {run.kernel_s:.3f} s"] if run.kernel_s > KERNEL_S else []
+    faults = [f"kernel {run.kernel_s:.3f} s"] if requests / run.kernel_s < REQUESTS_PER_S else []
     faults += [f"completed {completed:.3%}"] if completed < COMPLETED_SHARE else []
     return faults + [f"{name} {share:.1%} busy" for name, share in busy.items() if not BUSY[0] <= share <= BUSY[1]]
 
@@ -89,6 +90,7 @@ def _mean_batch(run: Run) -> float:
 
 
 def main(requests: int = REQUESTS) -> int:
+    peak_rss_bytes(100)
     study, peak = load_study(STUDY), peak_rss_bytes(requests)
     faults = show(f"{requests:,} requests", study, requests)
     print(f"  peak memory of infermix simulate: {peak / 1e6:.0f} MB")

@@ -10,9 +10,11 @@ would go on using it after a change in a file that it calls.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,10 +130,22 @@ def function_type(result: str, *arguments: Any) -> Any:
     return numba.types.FunctionType(getattr(numba.types, result)(*arguments))
 
 
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Numba makes millions of objects that stay until a function is compiled: looking for garbage finds little."""
+    usual = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+
+
 def compiled(function: F, result: str, *arguments: Any, cache: bool = True) -> F:
     """Compile a function now, for exactly these argument types."""
     if not ENABLED:
         return function
     signature = getattr(numba.types, result)(*arguments)
-    compiled_now: F = numba.njit([signature], **{**_OPTIONS, "cache": cache})(function)
+    with _rare_collections():
+        compiled_now: F = numba.njit([signature], **{**_OPTIONS, "cache": cache})(function)
     return compiled_now

@@ -9,14 +9,18 @@ Numba wrote it, and the optimiser sees everything there, once.
 from __future__ import annotations
 
 import ctypes
+from copy import deepcopy
 from typing import Any
 
 from llvmlite.binding import Linkage
 from numba import _dynfunc
+from numba.core.bytecode import FunctionIdentity
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler import CompilerBase, DefaultPassBuilder, Flags
 from numba.core.compiler_machinery import register_pass
+from numba.core.inline_closurecall import InlineWorker
 from numba.core.typed_passes import NativeLowering
+from numba.core.untyped_passes import InlineInlinables
 
 _REFUSE = ctypes.cast(ctypes.pythonapi.PyErr_BadArgument, ctypes.c_void_p).value
 """What Python reaches when it calls a part: a TypeError. ``jit.outermost`` makes one callable."""
@@ -77,16 +81,83 @@ class _PartLowering(NativeLowering):
         return True
 
 
+_READ: dict[Any, Any] = {}
+"""Numba's form of every function to copy in, with what it copies in itself."""
+
+
+class _Reader(InlineWorker):
+    """Reads a function to copy in once; Numba would read it, and all that it copies in, for every place anew."""
+
+    def __init__(self, worker: InlineWorker) -> None:
+        self.__dict__.update(worker.__dict__)
+        self._compiler_pipeline = lambda state: _with_passes(
+            DefaultPassBuilder.define_untyped_pipeline(state), {InlineInlinables: _InlineRead}
+        )
+
+    def run_untyped_passes(self, func: Any, enable_ssa: bool = False) -> Any:
+        """A copy of its own for the place; all its blocks share one scope, which further copies share, too."""
+        if func not in _READ:
+            _READ[func] = super().run_untyped_passes(func, enable_ssa)
+        mine = _READ[func].copy()
+        mine.func_id = FunctionIdentity.from_function(func)
+        mine.blocks = deepcopy(mine.blocks)
+        scope = next(iter(mine.blocks.values())).scope
+        scope.__deepcopy__ = lambda _: scope
+        return mine
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _InlineRead(InlineInlinables):
+    """Numba's pass, with functions read once."""
+
+    _name = "inline_read"
+
+    def _do_work(self, state: Any, work_list: Any, block: Any, i: int, expr: Any, worker: Any) -> bool:
+        return super()._do_work(state, work_list, block, i, expr, _Reader(worker))
+
+
+class _Asked(Flags):
+    """Flags that nobody changes: one hash for all time."""
+
+    def __init__(self, flags: Flags) -> None:
+        super().__init__(flags)
+        self.hash = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self.hash
+
+
+_ASKED: list[_Asked] = []
+
+
+class _SteadyFlags(Flags):
+    """Numba compares the flags of a compilation at every call that it types; these are the same object, if equal."""
+
+    def copy(self) -> Flags:
+        """The flags as they are now."""
+        for known in _ASKED:
+            if known == self:
+                return known
+        _ASKED.append(_Asked(self))
+        return _ASKED[-1]
+
+
+def _with_passes(manager: Any, instead: dict[Any, Any]) -> Any:
+    manager._finalized = False
+    manager.passes = [(instead.get(kind, kind), what) for kind, what in manager.passes]
+    manager.finalize()
+    return manager
+
+
 class PartCompiler(CompilerBase):
     """Numba's usual way as far as the machine code."""
 
+    def __init__(self, *arguments: Any) -> None:
+        """As Numba calls it: contexts, library, argument and return types, flags, types of locals."""
+        *first, flags, types_of_locals = arguments
+        super().__init__(*first, _SteadyFlags(flags), types_of_locals)
+
     def define_pipelines(self) -> list[Any]:
-        """Numba's passes, the last but one replaced."""
+        """Numba's passes, two of them replaced."""
         manager = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        manager._finalized = False
-        manager.passes = [
-            (_PartLowering, "part lowering") if kind is NativeLowering else (kind, what)
-            for kind, what in manager.passes
-        ]
-        manager.finalize()
-        return [manager]
+        return [_with_passes(manager, {NativeLowering: _PartLowering, InlineInlinables: _InlineRead})]
