@@ -28,7 +28,10 @@ REQUESTS = 1_000_000
 RUNS = 9
 REQUESTS_PER_S, PEAK_RSS_BYTES, COMPLETED_SHARE = 3e6, 400e6, 0.999
 BUSY = (0.6, 0.9)
-BOUNDS = f"kernel >= {REQUESTS_PER_S:,.0f} requests/s, peak <= {PEAK_RSS_BYTES / 1e6:g} MB, busy {BUSY}, completed >= {COMPLETED_SHARE}"
+BOUNDS = (
+    f"kernel >= {REQUESTS_PER_S:,.0f} requests/s, peak <= {PEAK_RSS_BYTES / 1e6:g} MB, busy {BUSY}, "
+    f"completed >= {COMPLETED_SHARE}"
+)
 
 
 def faster(study: Study, factor: float) -> Study:
