@@ -137,15 +137,16 @@ class Client(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def load(port: int, clients: int, for_s: float, body: bytes) -> Found:
-    """So many clients for so long; each starts a little after the one before."""
+async def load(port: int, clients: int, for_s: float, body: bytes, over_s: float = 0.0) -> Found:
+    """So many clients for so long; they begin one after the other, spread over ``over_s``."""
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     request = b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
     loop = asyncio.get_running_loop()
     found = Found(began_s=time.perf_counter())
     until_s = found.began_s + for_s
     ends = []
-    for _ in range(clients):
+    for number in range(clients):
+        await asyncio.sleep(max(0.0, found.began_s + over_s * number / clients - time.perf_counter()))
         done = loop.create_future()
         await loop.create_connection(lambda done=done: Client(request, found, until_s, done), "127.0.0.1", port)
         ends.append(done)

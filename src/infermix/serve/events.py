@@ -57,6 +57,7 @@ class Malformed(ValueError):
 _READ = msgspec.json.Decoder(Chunk)
 _PLAIN_START, _PLAIN_END = b"data: {", b"]}\n\n"
 """An event that brings text and nothing else ends with its choices; a usage, an error or an end looks otherwise."""
+_PLAIN_CHUNK_END = _PLAIN_END + b"\r\n"
 _ENDS = (b"\n\n", b"\r\n\r\n")
 LONGEST_EVENT_BYTES = 4 << 20
 
@@ -123,6 +124,16 @@ class Events:
             if len(self._rest) > LONGEST_EVENT_BYTES:
                 raise Malformed("an event without end")
         return self._checked(whole) if whole else b""
+
+    def takes(self, chunk: bytes, at: int) -> bool:
+        """Whether a chunk of HTTP, its body from ``at`` on, is one event of text alone; it is then counted."""
+        if not chunk.startswith(_PLAIN_START, at) or not chunk.endswith(_PLAIN_CHUNK_END):
+            return False
+        if self._rest or self.keep_text or not self.said or chunk.count(b"\n", at) != 3:
+            return False
+        self.tokens += 1
+        self._last = chunk[at:-2]
+        return True
 
     def _checked(self, whole: bytes) -> bytes:
         """Events before the first text and after the last are looked at; those between only end as they must."""

@@ -7,7 +7,6 @@ import os
 import ssl
 import time
 from collections.abc import Mapping
-from math import ceil
 
 from infermix.errors import InputError
 from infermix.serve.admit import admitted
@@ -158,8 +157,6 @@ class Gateway:
 
     async def _served(self, job: Job, reply: Reply) -> None:
         """Try backends in the order of the policy until one answers, or none is left."""
-        last = ApiError(503, f"no backend of {job.wanted.model} can be asked now", code="no_backend",
-                        headers=((b"retry-after", b"%d" % ceil(self.file.limits.breaker_s)),))  # fmt: skip
         tried: set[int] = set()
         for _ in range(self.file.limits.retries + 1):
             if tried:

@@ -102,6 +102,14 @@ class Reply:
         head, self._head = self._head, b""
         self._connection.put(head + data if self._raw else b"%b%x\r\n%b\r\n" % (head, len(data), data))
 
+    def forward(self, chunk: bytes, at: int) -> None:
+        """The next piece as a chunk that is framed already; its body begins at ``at``."""
+        transport = self._connection.transport
+        if self._raw or self._head or self.gone or self.ended or transport is None or transport.is_closing():
+            self.write(chunk[at:-2])
+        else:
+            transport.write(chunk)
+
     def end(self, data: bytes = b"") -> None:
         """The last piece."""
         if self.gone or self.ended:
@@ -135,7 +143,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: Server) -> None:
         self._server, self._limits = server, server.limits
         self._parser = httptools.HttpRequestParser(self)
-        self._transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | None = None
         self._waiting: deque[Request] = deque()
         self._task: asyncio.Task[None] | None = None
         self._reply: Reply | None = None
@@ -164,8 +172,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's own are no subclass
-        self._transport.set_write_buffer_limits(high=self._limits.high_water_bytes)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's own are no subclass
+        self.transport.set_write_buffer_limits(high=self._limits.high_water_bytes)
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -202,8 +210,8 @@ class Connection(asyncio.Protocol):
         blamed = self._blamed()
         if blamed is not None and self._task is None:
             self._refuse(blamed)
-        elif self._waiting and self._transport is not None:
-            self._transport.pause_reading()
+        elif self._waiting and self.transport is not None:
+            self.transport.pause_reading()
 
     def pause_writing(self) -> None:
         """The client reads too slowly."""
@@ -312,7 +320,7 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         """The next request that waits, or a fault that comes after all that were whole."""
-        if self._transport is None or self._transport.is_closing() or self._lingers:
+        if self.transport is None or self.transport.is_closing() or self._lingers:
             return
         if self._waiting:
             self._answer(self._waiting.popleft())
@@ -321,9 +329,9 @@ class Connection(asyncio.Protocol):
         else:
             if not self._in_message:
                 self.deadline_s = self._server.loop.time() + self._limits.idle_s
-            self._transport.resume_reading()
+            self.transport.resume_reading()
             if self._server.draining:
-                self._transport.close()
+                self.transport.close()
 
     def _refuse(self, fault: ApiError) -> None:
         self._server.on_refused(fault)
@@ -336,7 +344,7 @@ class Connection(asyncio.Protocol):
         """Say that nothing more comes; throw away what still arrives, for a moment."""
         self._lingers = True
         self.deadline_s = self._server.loop.time() + LINGER_S
-        transport = self._transport
+        transport = self.transport
         if transport is None or transport.is_closing():
             return
         if not self._in_message and self._fault is None:
@@ -358,17 +366,17 @@ class Connection(asyncio.Protocol):
 
     def put(self, data: bytes) -> None:
         """Write bytes to the client."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
 
     def abort(self) -> None:
         """Cut the connection."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self.transport is not None:
+            self.transport.abort()
 
     async def drained(self) -> None:
         """Wait while the client reads too slowly."""
-        while self._paused and self._transport is not None and not self._transport.is_closing():
+        while self._paused and self.transport is not None and not self.transport.is_closing():
             self._room = self._server.loop.create_future()
             await self._room
 
@@ -378,8 +386,8 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close after what was written has left."""
-        if self._transport is not None:
-            self._transport.close()
+        if self.transport is not None:
+            self.transport.close()
 
     def expire(self) -> None:
         """A deadline has passed: refuse what did not come in time, or end an idle connection."""

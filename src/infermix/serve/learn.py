@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from math import ceil, exp, log
 
@@ -22,15 +23,17 @@ class Lengths:
         self._prior = stated_mean
         self._latest: deque[int] = deque(maxlen=REMEMBERED)
         self._sum = 0
-        self._sorted: list[int] | None = None
+        self._sorted: list[int] = []
 
     def add(self, tokens: int) -> None:
         """One more answer."""
         if len(self._latest) == REMEMBERED:
-            self._sum -= self._latest[0]
+            oldest = self._latest[0]
+            self._sum -= oldest
+            del self._sorted[bisect_left(self._sorted, oldest)]
         self._latest.append(tokens)
         self._sum += tokens
-        self._sorted = None
+        insort(self._sorted, tokens)
 
     @property
     def mean(self) -> float:
@@ -47,8 +50,6 @@ class Lengths:
         """
         if not self._latest:
             return self._prior
-        if self._sorted is None:
-            self._sorted = sorted(self._latest)
         return float(self._sorted[max(ceil(share * len(self._sorted)) - 1, 0)])
 
 

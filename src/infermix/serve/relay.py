@@ -74,6 +74,17 @@ class Attempt:
             self.on_first(self)
             held, self.held = self.held, b""
             self.reply.write(held)
+            if self.connection is not None:
+                self.connection.pass_on = self.on_chunk
+
+    def on_chunk(self, chunk: bytes, at: int) -> bool:
+        """A whole chunk of HTTP, its body from ``at`` on: handed on as it came if it is plain text of the answer."""
+        if not self.events.takes(chunk, at):
+            return False
+        self.last_s = now_s = self._clock()
+        self.deadline_s = now_s + self._stall_s
+        self.reply.forward(chunk, at)
+        return True
 
     def on_end(self) -> None:
         """The body is whole; of a stream only its events say whether the answer is."""

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
@@ -32,6 +34,22 @@ class Listener(Protocol):
         """There is no answer, or no more of it."""
 
 
+HEX = frozenset(b"0123456789abcdefABCDEF")
+LONGEST_SIZE_LINE = 8
+_SIZES: dict[bytes, int] = {}
+"""Size lines of chunks that were met → bytes of their bodies."""
+
+
+def _size_of(line: bytes) -> int:
+    """Bytes of a chunk by its size line; -1 for one that only the parser may read."""
+    if not line or len(line) > LONGEST_SIZE_LINE or not HEX.issuperset(line):
+        return -1
+    if len(_SIZES) > 10_000:
+        _SIZES.clear()
+    size = _SIZES[line] = int(line, 16)
+    return size
+
+
 class Upstream(asyncio.Protocol):
     """One connection to a backend."""
 
@@ -47,6 +65,13 @@ class Upstream(asyncio.Protocol):
         self.on_body = self._pieces.append  # what the parser calls for every piece: no frame of Python's own
         self._head = self._whole = self._reusable = False
         self._answered = self._held = False
+        self.pass_on: Callable[[bytes, int], bool] | None = None
+        """Who takes a whole chunk as it came, and where its body begins; False: it is to be parsed."""
+        self._inside: set[int] = set()
+        """Empty while the parser is not inside a chunk; filled and emptied by it without a frame of Python's own."""
+        self.on_chunk_header, self.on_chunk_complete = partial(self._inside.add, 0), self._inside.clear
+        self._between = False
+        """Whether what comes next begins a chunk."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
@@ -79,11 +104,26 @@ class Upstream(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers = {}
         self._pieces.clear()
-        self._head = self._whole = self._answered = False
+        self._inside.clear()
+        self._head = self._whole = self._answered = self._between = False
+        self.pass_on = None
         self._transport.write(data)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of an answer; what is malformed ends the exchange before any of it is handed on."""
+        """Bytes of an answer; what is malformed ends the exchange before any of it is handed on.
+
+        A chunk that comes alone and whole leaves the parser as it was, so that it need not see it.
+        """
+        if self._between and self.pass_on is not None:
+            at = data.find(b"\r\n", 1, LONGEST_SIZE_LINE + 2)
+            line = data[:at]
+            size = _SIZES.get(line) or _size_of(line)
+            if 0 < size == len(data) - at - 4 and data.endswith(b"\r\n") and self.pass_on(data, at + 2):
+                return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        """Let the parser see it, and hand on what it found."""
         listener, parser = self._listener, self._parser
         if listener is None or parser is None:
             self.close()  # nobody asked
@@ -93,10 +133,11 @@ class Upstream(asyncio.Protocol):
         try:
             parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._listener = None
+            self._listener = self.pass_on = None
             self.close()
             listener.on_fault("malformed")
             return
+        self._between = not self._inside and data.endswith(b"\r\n") and b"transfer-encoding" in self._headers
         if self._head and not head_before:
             listener.on_head(parser.get_status_code(), self._headers)
         if self._pieces and self._listener is listener:
@@ -104,7 +145,7 @@ class Upstream(asyncio.Protocol):
             self._pieces.clear()
             listener.on_piece(whole)
         if self._whole and self._listener is listener:
-            self._listener = None
+            self._listener = self.pass_on = None
             self._rest()
             listener.on_end()
 
@@ -136,7 +177,7 @@ class Upstream(asyncio.Protocol):
 
     def cancel(self) -> None:
         """Nobody waits for the answer any more: closing tells the backend."""
-        self._listener = None
+        self._listener = self.pass_on = None
         self.close()
 
     def hold(self, held: bool) -> None:
