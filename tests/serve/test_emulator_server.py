@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
+import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from infermix.serve.emulator.alarm import FineAlarm, LoopAlarm
 from infermix.serve.emulator.driver import Driver
 from infermix.serve.emulator.engine import accept, end_step, start_step
 from infermix.serve.emulator.faults import Fault
@@ -269,41 +274,40 @@ def test_slow_start_and_metrics_gone() -> None:
 # -- the clock -----------------------------------------------------------------------------------
 
 
-class SlowLoop:
-    """A loop whose timers fire late."""
+class SlowAlarm:
+    """An alarm that rings late."""
 
     def __init__(self, late_s: float) -> None:
-        self.now_s, self.late_s = 100.0, late_s
-        self.due: list[tuple[float, Any]] = []
+        self.now_s, self.late_s, self.due_s = 100.0, late_s, math.inf
+        self.ring: Callable[[], None] = lambda: None
+
+    def of(self, ring: Callable[[], None]) -> SlowAlarm:
+        self.ring = ring
+        return self
 
     def time(self) -> float:
         return self.now_s
 
-    def call_at(self, when_s: float, what: Any) -> Any:
-        self.due.append((when_s + self.late_s, what))
-        return self
+    def set(self, at_s: float) -> None:
+        self.due_s = at_s + self.late_s
 
-    def call_soon(self, what: Any) -> Any:
-        return self.call_at(self.now_s - self.late_s, what)
-
-    def cancel(self) -> None:
-        self.due.clear()
+    def close(self) -> None:
+        self.due_s = math.inf
 
     def run(self) -> None:
-        while self.due:
-            when_s, what = self.due.pop(0)
-            self.now_s = max(self.now_s, when_s)
-            what()
+        while self.due_s < math.inf:
+            self.now_s, self.due_s = max(self.now_s, self.due_s), math.inf
+            self.ring()
 
 
 @pytest.mark.parametrize("late_s", [0.0, 0.0007, 3.0])
 def test_modelled_time_does_not_drift_however_late_timers_fire(late_s: float) -> None:
-    loop, engine = SlowLoop(late_s), make_engines(a_spec())[0]
+    alarm, engine = SlowAlarm(late_s), make_engines(a_spec())[0]
     seen: list[int] = []
-    driver = Driver(engine, loop, lambda seq: seen.append(seq.generated))  # type: ignore[arg-type]
+    driver = Driver(engine, alarm.of, lambda seq: seen.append(seq.generated))
     seq = Sequence(1000, 200)
     driver.add([seq])
-    loop.run()
+    alarm.run()
     plain = make_engines(a_spec())[0]
     alone = Sequence(1000, 200)
     accept(plain, alone, 0.0)
@@ -314,6 +318,42 @@ def test_modelled_time_does_not_drift_however_late_timers_fire(late_s: float) ->
     assert seq.last_s - seq.admit_s == pytest.approx(alone.last_s, rel=1e-9)
     assert seen[-1] == 200 and seen == sorted(seen)
     assert len(seen) == 200 if late_s == 0.0 else len(seen) < 200
+
+
+def test_a_request_that_took_long_to_read_is_not_late_for_it() -> None:
+    alarm, engine = SlowAlarm(0.0), make_engines(a_spec())[0]
+    driver = Driver(engine, alarm.of, lambda _: None)
+    first, second, third = Sequence(1000, 2), Sequence(1000, 2), Sequence(1000, 2)
+    driver.add([first], came_s=99.999)
+    assert first.admit_s == 99.999 and alarm.due_s == engine.step_from_s + engine.step_s
+    driver.add([second], came_s=99.9995)
+    assert second.arrival_s == 100.0, "a step that has begun is not begun again"
+    alarm.run()
+    ended_s = second.last_s
+    alarm.now_s = ended_s + 0.001
+    driver.add([third], came_s=ended_s - 1.0)
+    assert third.admit_s == ended_s, "not before the engine was free"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="timerfd is Linux'")
+def test_an_alarm_rings_between_two_milliseconds_and_when_it_is_over_and_no_more_once_closed() -> None:
+    async def inside(kind: Any) -> list[float]:
+        loop, rung = asyncio.get_running_loop(), []
+        alarm = kind(loop, lambda: rung.append(time.monotonic()))
+        for wait_s in (0.0205, 0.0031, -1.0):
+            due_s = time.monotonic() + wait_s
+            alarm.set(due_s + 5.0)
+            alarm.set(due_s)
+            while not rung:
+                await asyncio.sleep(0)
+            assert rung.pop() >= due_s - 1e-6
+        alarm.set(time.monotonic() + 0.002)
+        alarm.close()
+        await asyncio.sleep(0.01)
+        return rung
+
+    assert asyncio.run(inside(lambda loop, ring: FineAlarm(loop, ring, time.monotonic))) == []
+    assert asyncio.run(inside(LoopAlarm)) == []
 
 
 def test_instances_of_a_pool_are_apart() -> None:

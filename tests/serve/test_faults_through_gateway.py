@@ -46,7 +46,7 @@ def met(fault: Fault, **limits: Any) -> tuple[list[Seen], list[str], dict[str, f
     async def inside() -> tuple[list[Seen], list[str], dict[str, float]]:
         right = [right_answer(k) for k in range(STREAMS)]
         # slow enough that faults strike in mid-stream
-        async with emulating(places(3, a_spec(speed=4.0)), fault) as emulator:
+        async with emulating(places(3, a_spec(speed=1.0)), fault) as emulator:
             async with gateway_before(emulator, **limits) as (gateway, port):
                 seen = await asyncio.gather(*(ask(port, question(k)) for k in range(STREAMS)))
                 assert gateway.live.own == [0, 0, 0], "nobody is counted any more"

@@ -42,7 +42,7 @@ class Gateway:
     ) -> None:
         self.file, self.worker = file, worker
         self.loop = asyncio.get_running_loop()
-        self.clock = time.monotonic  # finer than the loop's own, which counts milliseconds
+        self.clock = time.monotonic  # finer than the loop's own, which counts milliseconds; that of requests
         self.live = Live(file, specs)
         self.known = known_names(file)
         self.door = Door(file, read_keys(file, environment))
@@ -103,9 +103,8 @@ class Gateway:
             raise _unknown(request)
 
     async def _answer(self, request: Request, reply: Reply) -> None:
-        began_s = self.clock()
         try:
-            job = self._understood(request, began_s)
+            job = self._understood(request, request.came_s)
         except ApiError as fault:
             self.books.refused(request, fault)
             raise

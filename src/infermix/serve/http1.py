@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from email.utils import formatdate
@@ -43,13 +44,15 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Request:
     """A request that was read to its end; names of headers are in lower case."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "path", "query", "version")
+    __slots__ = ("body", "came_s", "headers", "keep_alive", "method", "path", "query", "version")
 
     def __init__(self, method: str, target: bytes, version: str, headers: dict[bytes, bytes], body: bytes) -> None:
         self.method, self.version, self.headers, self.body = method, version, headers, body
         path, _, query = target.partition(b"?")
         self.path, self.query = path.decode("latin-1"), query.decode("latin-1")
         self.keep_alive = True
+        self.came_s = time.monotonic()
+        """When it was whole."""
 
     def header(self, name: bytes) -> str:
         """A header's value, empty where there is none."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from infermix import jit
-from infermix.arrays import Floats
+from infermix.arrays import Floats, Ints
 from infermix.rng import u01
 from infermix.route.at_once import AT_ONCE, MANY
 from infermix.route.registry import find_policy
@@ -94,7 +94,8 @@ class Live:
         self._shared: Shared | None = None
         self._worker = 0
         self._queued, self._context = [0] * n, [0] * n
-        self._others = [[0] * n] * 3
+        self._others: Any = [[0] * n] * 3
+        """What other workers have: [counter][instance]."""
 
     def _chooser(self) -> Chooser:
         listen = self.file.gateway
@@ -197,9 +198,24 @@ class Live:
 
     def _see_others(self, shared: Shared) -> None:
         """What the other workers have by now."""
-        self._others = shared.others(self._worker)
-        for j in range(len(self.backends)):
-            self._count(j)
+        total = shared.total()
+        others = total - shared.counters[self._worker]
+        if not self._in_lists:
+            self._others = others
+            self._show_all(total)
+        elif (rows := others.tolist()) != self._others:
+            self._others = rows
+            for j in range(len(self.backends)):
+                self._show(j)
+
+    def _show_all(self, total: Ints) -> None:
+        """As ``_show`` for every instance at once; ``total`` [counter, instance] is of all workers, this one too."""
+        view, (inflight, queued, context) = self.view, total
+        for j in self._outside:
+            inflight[j] += self.elsewhere[j].inflight
+        waiting = np.maximum(inflight - view.max_num_seqs, 0)
+        view.queued_tokens[:], view.context_tokens[:] = queued, context
+        view.inflight[:], view.waiting[:], view.running[:] = inflight, waiting, inflight - waiting
 
     def went_well(self, instance: int) -> None:
         """It answered."""
@@ -243,10 +259,14 @@ class Live:
         return Placed(instance, ask, expected)
 
     def _count(self, j: int) -> None:
-        """Bring the counters of an instance up to date."""
-        view, others = self.view, self._others
+        """Bring the counters of an instance up to date, for the policy and for the other workers."""
         if self._shared is not None:
             self._shared.write(self._worker, j, self.own[j], self._queued[j], self._context[j])
+        self._show(j)
+
+    def _show(self, j: int) -> None:
+        """What the policy sees of an instance's load."""
+        view, others = self.view, self._others
         inflight = self.own[j] + others[0][j] + self.elsewhere[j].inflight
         view.queued_tokens[j] = self._queued[j] + others[1][j]
         view.context_tokens[j] = self._context[j] + others[2][j]
@@ -297,7 +317,7 @@ class Live:
         Requests end while the metrics travel, so that only what two readings in a row show is believed.
         """
         seen = self.elsewhere[j]
-        more = max(0, running + waiting - self.own[j] - self._others[0][j])
+        more = max(0, running + waiting - self.own[j] - int(self._others[0][j]))
         seen.inflight, seen.latest = min(more, seen.latest), more
         seen.read_s, seen.kv_use = now_s, kv_use
         if seen.inflight:

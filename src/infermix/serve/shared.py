@@ -6,6 +6,8 @@ import mmap
 
 import numpy as np
 
+from infermix.arrays import Ints
+
 INFLIGHT, QUEUED_TOKENS, CONTEXT_TOKENS = 0, 1, 2
 
 
@@ -42,7 +44,7 @@ class Shared:
         row = self.counters[worker]
         row[INFLIGHT, j], row[QUEUED_TOKENS, j], row[CONTEXT_TOKENS, j] = inflight, queued_tokens, context_tokens
 
-    def others(self, worker: int) -> list[list[int]]:
-        """What all other workers have: [counter][instance]."""
-        found: list[list[int]] = (self.counters.sum(axis=0) - self.counters[worker]).tolist()
+    def total(self) -> Ints:
+        """What all workers have together, as of now: [counter, instance]."""
+        found: Ints = self.counters.sum(axis=0)
         return found

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence as Row
 
+from infermix.serve.emulator.alarm import make_alarm
 from infermix.serve.emulator.answers import Answer, Choice, make_answer
 from infermix.serve.emulator.config import Emulated, Setting
 from infermix.serve.emulator.driver import Driver
@@ -28,7 +29,7 @@ class Instance:
         self.loop = asyncio.get_running_loop()
         self.began_s, self.created = began_s, int(time.time())
         self.faults = Faults(setting.faults, place.name, place.pool)
-        self.driver = Driver(engine, self.loop, self._grew)
+        self.driver = Driver(engine, lambda ring: make_alarm(self.loop, ring, time.monotonic), self._grew)
         self.metrics = EngineMetrics(engine, place.model)
         self.answers: dict[int, tuple[Answer, Choice]] = {}
         self.server: Server | None = None
@@ -79,16 +80,17 @@ class Instance:
         for choice in made.choices:
             self.answers[id_of(choice)] = (made, choice)
         try:
-            await self._answer(made, reply, fault if fault is not None and fault.kind in IN_STREAM else None)
+            in_stream = fault if fault is not None and fault.kind in IN_STREAM else None
+            await self._answer(made, reply, in_stream, request.came_s)
         finally:
             self._forget(made)
 
-    async def _answer(self, made: Answer, reply: Reply, fault: Fault | None) -> None:
+    async def _answer(self, made: Answer, reply: Reply, fault: Fault | None, came_s: float) -> None:
         if made.wanted.stream:
             reply.start(200)
             pieces = Pieces(reply, fault, self.loop)
             made.write = pieces.write
-        self.driver.add(made.sequences)
+        self.driver.add(made.sequences, came_s)
         await made.ended
         if made.wanted.stream:
             await pieces.end(made.tail() + DONE_EVENT)
