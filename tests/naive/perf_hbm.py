@@ -184,7 +184,12 @@ class Roofline:
 
     def base(self, tokens: float) -> float:
         """As many microbatches as stages, so that all stages work all the time."""
-        return self.fullest * self.stack(tokens / self.d.pp) + self.beside(tokens)
+        return self.launched(self.fullest * self.stack(tokens / self.d.pp)) + self.beside(tokens)
+
+    def launched(self, layers: float) -> float:
+        """The host launches each layer ahead of the chip, where launches are not recorded."""
+        host = self.figures.get("eager_layer_s", 0.0) * self.model.layers
+        return float((layers**2.5 + host**2.5) ** 0.4)
 
     def drained(self, tokens: float) -> float:
         """A prompt chunk in the number of microbatches that lets it leave soonest."""

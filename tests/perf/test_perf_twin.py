@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from infermix.catalog import shape
-from infermix.catalog.records import Model
+from infermix.catalog.records import Figure, Model
 from infermix.errors import NoAnswer
 from infermix.perf import dataflow, model_cost, roofline
 from infermix.perf.breakdown import step_parts_s
@@ -33,7 +33,18 @@ from tests.perf.shapes import deployments, models
 TOKENS = (1, 2, 7, 33, 81, 256, 257, 1000, 8191)
 CLOSE = 1e-9
 
+EAGER = Figure(3e-4, "s", ("MEAS",), "derived", "2026-11-22")
+
+
+def eager(d: Deployment) -> Deployment:
+    """On a host that launches kernels one by one."""
+    figures = {**d.efficiency.figures, "eager_layer_s": EAGER}
+    return msgspec.structs.replace(d, efficiency=msgspec.structs.replace(d.efficiency, figures=figures))
+
+
 KNOWN = {
+    "8b-eager": eager(deploy("h100-x1", "llama-3.1-8b")),
+    "405b-eager-pipeline": eager(deploy("h100-x8", "llama-3.1-405b", tp=8, pp=3)),
     "8b-h100": deploy("h100-x1", "llama-3.1-8b"),
     "70b-h200-fp8": deploy("h200-x8", "llama-3.1-70b", tp=8, weights="fp8"),
     "70b-two-systems": deploy("h100-x8", "llama-3.1-70b", tp=16),

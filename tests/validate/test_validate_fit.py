@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import polars as pl
@@ -15,6 +18,7 @@ from infermix.validate.fit import fit, outcome_with, samples_of
 from infermix.validate.knobs import ALIKE, Knob, holds, stack_knobs
 from infermix.validate.operators import Start, fit_experts, fit_gemm, fit_tables, least_absolute
 from infermix.validate.rows import Row
+from infermix.validate.write import write_chips
 from tests.validate.rows_for import row
 
 TRUE = {("efficiency", "hopper", "layer_s"): 4e-5, ("efficiency", "hopper", "gemm_bytes"): 0.6}
@@ -111,3 +115,14 @@ def test_experts_are_found_again() -> None:
 def test_a_folder_without_tables(tmp_path: object) -> None:
     with pytest.raises(InputError, match="no operator tables"):
         fit_tables(str(tmp_path))
+
+
+def test_chips_of_the_rows_are_told_in_the_family_s_file(tmp_path: Path) -> None:
+    (tmp_path / "efficiency").mkdir()
+    path = tmp_path / "efficiency" / "hopper.toml"
+    path.write_text('id = "hopper"\nmachine = "hbm"\n\n[figures]\nspeed = { value = 1 }\n', encoding="utf-8")
+    for names in (("a", "b"), ("a",)):
+        write_chips(tmp_path, {"hopper": names})
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        assert told["chips"] == list(names) and told["figures"]["speed"] == {"value": 1}
+    assert path.read_text(encoding="utf-8").count("chips") == 1

@@ -291,6 +291,8 @@ class Efficiency(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     id: str
     name: str
     machine: Literal["hbm", "pipeline"]
+    chips: tuple[str, ...] = ()
+    """Chips whose measured rows the figures were fitted to; others are predicted with wider intervals."""
     figures: dict[str, Figure]
 
 
@@ -298,7 +300,8 @@ class Stack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """What a serving engine of some date makes of a family, against the tuned engine that the family's figures tell.
 
     ``work``, ``traffic`` and ``launches`` multiply shares of arithmetic, shares of bandwidth, and times of launches;
-    ``host_s`` and ``seq_s`` come on top of the family's; ``request_s`` passes before a request reaches the engine.
+    ``host_s`` and ``seq_s`` come on top of the family's; where launches are not recorded, the host takes
+    ``eager_layer_s`` to launch each layer, ahead of the chip; ``request_s`` passes before a request reaches the engine.
     """
 
     id: str

@@ -66,7 +66,7 @@ def _rows(measurements: str, most: int, rounds: int, catalogue: str | None, json
     from infermix.cli.calibrate_tables import print_calibration
     from infermix.validate.calibrate import calibrate_rows, summary
     from infermix.validate.rows import read_rows
-    from infermix.validate.write import write_figures
+    from infermix.validate.write import write_chips, write_figures
 
     facts = catalog()
     found = calibrate_rows(
@@ -75,6 +75,7 @@ def _rows(measurements: str, most: int, rounds: int, catalogue: str | None, json
     told = summary(found)
     if catalogue:
         write_figures(Path(catalogue), found.figures)
+        write_chips(Path(catalogue), found.chips)
     if json_path:
         write_json(json_path, told)
     print_calibration(told, console_out(json_path == "-"))

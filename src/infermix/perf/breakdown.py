@@ -21,7 +21,9 @@ def _streaming_parts(d: Deployment, batch: int, context: float) -> dict[str, flo
     even = fullest_stage(d)
     layers = {name: even * float(part[0]) for name, part in stack._asdict().items()}
     host = d.efficiency.figures["host_s"].value
-    hops = float(roofline.base_s(d, sequences * width)[0]) - even * float(stack.total[0]) - roofline.head_s(d)
+    done = even * stack.total
+    waits = float((roofline.launched_s(d, done) - done)[0])
+    hops = float((roofline.base_s(d, sequences * width) - done)[0]) - waits - roofline.head_s(d)
     parts = {
         "attention projections": layers["mixers"],
         "MLP": layers["mlp"],
@@ -32,7 +34,7 @@ def _streaming_parts(d: Deployment, batch: int, context: float) -> dict[str, flo
         "collectives": layers["collectives"],
         "hops": hops if d.pp > 1 else 0.0,
         "drafts": float(roofline.draft_s(d, sequences)[0]),
-        "launches": layers["launches"],
+        "launches": layers["launches"] + waits,
         "host": host,
     }
     return {name: seconds for name, seconds in parts.items() if seconds > 0}

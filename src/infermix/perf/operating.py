@@ -154,7 +154,9 @@ def _bases_s(d: Deployment, batch: Floats, sizes: Floats) -> _Bases:
         mixed = machine.mixed_s(d, np.concatenate([full, sizes]))
         return _Bases(machine.decode_s(d, batch), float(mixed[0]), mixed[1:], None)
     stack = roofline.stack_s(d, np.concatenate([batch, full, sizes]))
-    every = stack.total + roofline.head_s(d)  # as roofline.base_s, which has stages and hops to add
+    every = roofline.launched_s(d, stack.total) + roofline.head_s(
+        d
+    )  # as roofline.base_s, which has stages and hops to add
     prompts = every[n:] + roofline.prompt_launches_s(d)
     return _Bases(every[:n], float(prompts[0]), prompts[1:], stack.collectives[:n])
 

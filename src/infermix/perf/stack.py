@@ -25,9 +25,13 @@ LAUNCHES = (
     "prompt_moe_layer_s",
 )
 ADDED = ("host_s", "seq_s")
-INTERVALS = ("speed", "speed_prompt")
-BY_LOAD = ("speed_few", "speed_many")
-"""Intervals of speed with few sequences on an instance, and with many; they go with ``speed``."""
+EAGER = "eager_layer_s"
+"""Time of the host to launch one layer's kernels, where steps are not recorded; it runs ahead of the chip."""
+BY_LOAD = {
+    "speed": ("speed_few", "speed_many"),
+    "speed_prompt": ("speed_prompt_few", "speed_prompt_many"),
+}
+"""Intervals of speed, each with those for few sequences on an instance and for many, which go with it."""
 
 
 def stack_for(catalog: Catalog, engine: str, d: Deployment) -> Stack | None:
@@ -67,9 +71,12 @@ def stacked(efficiency: Efficiency, stack: Stack) -> Efficiency:
         figures[name] = _now(efficiency, name, figures[name].value * _value(stack, "launches", 1.0))
     for name in ADDED:
         figures[name] = _now(efficiency, name, figures[name].value + _value(stack, name, 0.0))
-    if "speed" in stack.figures:
-        figures = {name: own for name, own in figures.items() if name not in BY_LOAD}
-    figures |= {name: stack.figures[name] for name in INTERVALS + BY_LOAD if name in stack.figures}
+    if EAGER in stack.figures:
+        figures[EAGER] = stack.figures[EAGER]
+    for whole, parts in BY_LOAD.items():
+        if whole in stack.figures:
+            figures = {name: own for name, own in figures.items() if name not in parts}
+        figures |= {name: stack.figures[name] for name in (whole, *parts) if name in stack.figures}
     return msgspec.structs.replace(efficiency, figures=figures)
 
 

@@ -42,6 +42,16 @@ class Calibration(NamedTuple):
     by_chip: list[Predicted]
     figures: dict[Id, Figure]
 
+    @property
+    def chips(self) -> dict[str, tuple[str, ...]]:
+        """Chips of the fitted rows of quality A and B, by family."""
+        seen: dict[str, set[str]] = {}
+        for sample in self.samples:
+            d = sample.case.deployment
+            if any(r.quality in "AB" for r in sample.rows):
+                seen.setdefault(d.efficiency.id, set()).add(d.chip.id)
+        return {family: tuple(sorted(chips)) for family, chips in seen.items()}
+
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """What is told of a calibration."""
@@ -120,14 +130,16 @@ def interval_figures(catalog: Catalog, samples: Sequence[Sample], held_out: Sequ
         case = cases[p.row.id]
         stack = stack_for(catalog, case.engine.id, case.deployment)
         speed = p.error if p.row.metric.endswith("_ms") else -p.error
-        for name in ("speed_prompt",) if kind_of(p.row.metric) == "ttft" else ("speed", by_load(case)):
+        whole = "speed_prompt" if kind_of(p.row.metric) == "ttft" else "speed"
+        for name in (whole, by_load(case, whole)):
             if stack is not None:
                 errors.setdefault(("stacks", stack.id, name), []).append(speed)
             if stack is None or not stack.until:
                 errors.setdefault(("efficiency", p.family, name), []).append(speed)
-    for id_ in [i for i in errors if i[2] in BY_LOAD]:
-        if not MANY_ROWS <= len(errors[id_]) < len(errors[(*id_[:2], "speed")]):
-            del errors[id_]
+    for whole, parts in BY_LOAD.items():
+        for id_ in [i for i in errors if i[2] in parts]:
+            if not MANY_ROWS <= len(errors[id_]) < len(errors[(*id_[:2], whole)]):
+                del errors[id_]
     return {id_: _interval(own) for id_, own in errors.items() if len(own) >= FEWEST_ROWS}
 
 

@@ -69,12 +69,12 @@ def cross_validate(
         for sample in samples:
             rows = [r for r in sample.rows if record_of(r, by) == name and r.quality in "AB"]
             if rows:
-                found.extend(_predicted(catalog, sample, rows, values))
+                found.extend(_predicted(catalog, sample, rows, values, by))
         told(name)
     return found
 
 
-def _predicted(catalog: Catalog, sample: Sample, rows: Sequence[Row], values: Values) -> list[Predicted]:
+def _predicted(catalog: Catalog, sample: Sample, rows: Sequence[Row], values: Values, by: By) -> list[Predicted]:
     outcome = outcome_with(catalog, sample.case, values)
     d = sample.case.deployment
     stack = stack_for(catalog, sample.case.engine.id, d)
@@ -83,7 +83,7 @@ def _predicted(catalog: Catalog, sample: Sample, rows: Sequence[Row], values: Va
         value = metric_of(outcome, row.metric)
         if not np.isfinite(value) or value <= 0:
             continue
-        low, high = spread_around(value, row.metric, interval_of(sample.case, row.metric, stack))
+        low, high = spread_around(value, row.metric, interval_of(sample.case, row.metric, stack, new_chip=by == "chip"))
         found.append(
             Predicted(
                 row=row, value=value, low=low, high=high, assumed=sample.case.assumed, family=d.efficiency.id,

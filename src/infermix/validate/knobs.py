@@ -33,12 +33,13 @@ OF_STACK = {
     "work": 0.5,
     "traffic": 0.4,
     "launches": 1.0,
+    "eager_layer_s": 1.0,
     "host_s": 1.5,
     "seq_s": 1.5,
     "request_s": 1.0,
     "client_s": 1.5,
 }
-ALIKE = {"request_s": 0.3, "client_s": 0.3}
+ALIKE = {"request_s": 0.3, "client_s": 0.3, "seq_s": 0.5, "launches": 0.3}
 """How far, in ln, figures of one engine lie from their mean over families, each against what was believed of it: what
 passes before a request reaches the engine is the same software whatever the chip."""
 OF_PIPELINE = {"layer_s": 1.0}

@@ -48,6 +48,15 @@ def write_figures(root: Path, figures: Mapping[tuple[str, str, str], Figure]) ->
     return sorted(files)
 
 
+def write_chips(root: Path, chips: Mapping[str, tuple[str, ...]]) -> None:
+    """Tell in each family's file which chips its figures were fitted to."""
+    for family, names in chips.items():
+        path = root / FOLDERS["efficiency"] / f"{family}.toml"
+        text = re.sub(r"^chips = .*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        text = text.replace("\n\n[figures]", f"\nchips = [{_quoted(names)}]\n\n[figures]", 1)
+        path.write_text(text, encoding="utf-8")
+
+
 def _with_line(text: str, name: str, line: str) -> str:
     pattern = re.compile(rf"^{re.escape(name)} = .*$", re.MULTILINE)
     if pattern.search(text):

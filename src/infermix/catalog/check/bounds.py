@@ -88,11 +88,14 @@ OF_EFFICIENCY: dict[str, Bounds] = {
     "speed_moe": (0.05, 5.0),
     "speed_few": (0.05, 10.0),
     "speed_many": (0.05, 10.0),
+    "speed_prompt_few": (0.05, 10.0),
+    "speed_prompt_many": (0.05, 10.0),
 }
 OF_STACK: dict[str, Bounds] = {
     "work": (0.001, 2.0),
     "traffic": (0.001, 2.0),
     "launches": (0.1, 100.0),
+    "eager_layer_s": (1e-6, 1e-2),
     "host_s": (0.0, 1.0),
     "seq_s": (0.0, 1.0),
     "request_s": (0.0, 10.0),
@@ -101,6 +104,8 @@ OF_STACK: dict[str, Bounds] = {
     "speed_prompt": (0.05, 10.0),
     "speed_few": (0.05, 10.0),
     "speed_many": (0.05, 10.0),
+    "speed_prompt_few": (0.05, 10.0),
+    "speed_prompt_many": (0.05, 10.0),
 }
 EVENT_S: Bounds = (1e-8, 1e-2)
 """Times of an efficiency: from a wire on the die to a host that hesitates."""
