@@ -69,7 +69,7 @@ def test_clients_of_engines_that_mix_drift_apart() -> None:
     assert case.apart == APART
     assert outcome_of(case).ttft_s < 0.7 * outcome_of(in_step).ttft_s
     same = [outcome_of(c).output_tokens_per_s for c in (case, in_step)]
-    assert same[0] == pytest.approx(same[1], rel=0.05)
+    assert same[0] == pytest.approx(same[1], rel=0.08)
     alone = case_of(row(batch_or_concurrency="1"))
     assert outcome_of(alone).tpot_s == pytest.approx(
         outcome_of(msgspec.structs.replace(alone, apart=0.0)).tpot_s, rel=0.01
