@@ -1,6 +1,6 @@
-"""How fast are candidates judged, and a day planned? Prints figures and fails beyond their bounds.
+"""How fast are candidates judged, a day planned, fleets proved? Prints figures and fails beyond their bounds.
 
-python benchmarks/plan.py [candidates | day ...]
+python benchmarks/plan.py [candidates | day | frontier ...]
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from infermix.plan.cache import Store
+from infermix.plan.cache import Store, user_store
 from infermix.plan.candidates import open_bases, survey
+from infermix.plan.evidence import Traffic
+from infermix.plan.frontier import frontier as speeds
 from infermix.plan.problem import load_study, parse_study
+from infermix.plan.prove import prove
 from infermix.plan.question import ask
 from infermix.plan.run import make_plan
+from infermix.plan.solve import make_planner
 
 STUDY = {
     "model": "gpt-oss-120b",
@@ -44,6 +48,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 MOST_GAP = 0.05
 MOST_COLD_S = 120.0
 MOST_WARM_S = 10.0
+FLEETS = 120
+LEAST_A_MINUTE = 100.0
 
 
 def candidates() -> bool:
@@ -76,7 +82,34 @@ def day() -> bool:
     return held and seconds[0] <= MOST_COLD_S and seconds[1] <= MOST_WARM_S
 
 
-WHAT = {"candidates": candidates, "day": day}
+def frontier() -> bool:
+    """Prove fleets for cost against speed, capacities known; README's study and the one of the lab."""
+    return min(_frontier(EXAMPLES / path) for path in ("coding-lane.toml", "lab/lab.toml"))
+
+
+def _frontier(path: Path) -> bool:
+    """Capacities are kept in the user's store, as those of any plan: one run finds them, the next one counts."""
+    question = ask(load_study(path))
+    traffic, seconds = Traffic(question), []
+    proved = prove(make_planner(question, user_store()), traffic)
+    if proved is None:
+        return False
+    for fleets in (1, FLEETS):
+        clock = time.perf_counter()
+        found = speeds(make_planner(question, user_store()), proved, lambda _: None, traffic, fleets)
+        seconds.append(time.perf_counter() - clock)
+    distinct = {tuple(sorted(fleet.pools.items())) for fleet in found.fleets}
+    rate = 60.0 * len(found.fleets) / seconds[1]
+    best = sum(fleet.best for fleet in found.fleets)
+    print(
+        f"{path.name}: {len(found.fleets)} fleets proved in {seconds[1]:.1f} s, {rate:.0f} a minute; {len(distinct)} "
+        f"differ in instances, {best} on the curve; {question.study.prove.seeds} seeds, at least "
+        f"{question.study.prove.requests_per_class:,} requests of each class in each"
+    )
+    return rate >= LEAST_A_MINUTE
+
+
+WHAT = {"candidates": candidates, "day": day, "frontier": frontier}
 
 
 def main() -> int:

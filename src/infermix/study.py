@@ -34,15 +34,16 @@ SPEEDS = ("nominal", "low", "both")
 Progress = Callable[[str], None]
 
 
-def plan(study: str | Path | Study, *, progress: Progress | None = None, cache: bool = True) -> Plan:
+def plan(study: str | Path | Study, *, progress: Progress | None = None, cache: bool = True, frontier: int = 0) -> Plan:
     """Plan a study: the cheapest fleet that keeps every promise, proved by simulation, with the reasons.
 
     With ``cache``, capacities are read from and written to the user's cache folder; the answer is the same without.
+    ``frontier``: how many fleets are proved, at least, for cost against speed.
     """
     from infermix.plan.cache import user_store
     from infermix.plan.run import make_plan
 
-    return make_plan(_opened(study), progress, user_store() if cache else None)
+    return make_plan(_opened(study), progress, user_store() if cache else None, frontier)
 
 
 def write_plan_files(study: str | Path | Study, made: Plan, folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from infermix.errors import InputError
-from infermix.plan.result import FrontierPoint, Plan
+from infermix.plan.result import FrontierPoint, Plan, ProvedFleet
 from infermix.report import words
 from tests.report.plans import (
     BITE,
@@ -84,7 +84,7 @@ def test_every_class_pool_limit_and_reason_is_there() -> None:
         "$180/h",
         "$12.5/h per system",
         "no fleet was found",
-        "simulated capacities, not proved",
+        "By simulated capacities, not proved",
         "1, 2, 3, 4, 5",
     ]
     assert [want for want in wanted if want not in text] == []
@@ -194,6 +194,18 @@ def test_no_fleet_is_said_plainly() -> None:
     text = Reader(render(empty_plan())).text
     assert "No fleet was found" in text and "infeasible" in text
     assert not re.search(r"\b(nan|inf|None)\b", text)
+
+
+def test_fleets_that_were_proved_are_counted_and_drawn() -> None:
+    plan = biting_plan()
+    tpot_s = plan.frontier[0].tpot_s
+    rows = [
+        ProvedFleet(usd_per_hour=1234.0, tpot_s=tpot_s, pools={"p": 1}, systems={}, status="proved", best=True),
+        ProvedFleet(usd_per_hour=2345.0, tpot_s=tpot_s, pools={"p": 2}, systems={}, status="proved", best=False),
+    ]
+    page = render(msgspec.structs.replace(plan, proved_fleets=rows))
+    assert "2 fleets were proved by simulation" in page and "of 1 none is both" in page
+    assert page.count('class="mark fleet"') == 2 and words.money(2345.0) in page
 
 
 def test_a_frontier_without_any_fleet_has_a_table_but_no_plot() -> None:

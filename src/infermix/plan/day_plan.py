@@ -131,7 +131,7 @@ def _explained(planner: Planner, ruling: Planner, weakest: Proved, say: Progress
         return found  # fleets that leave out other requests do not compare by cost
     swings = explain.swings(planner, weakest, say)
     return found | {
-        "frontier": [] if question.profits else frontier.frontier(planner, weakest, say),
+        "frontier": [] if question.profits else frontier.frontier(planner, weakest, say).points,
         "entries": explain.entries(planner, weakest, say),
         "next_best": explain.alternatives(planner, weakest, say),
         "swings": swings,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,17 @@ def one_seed(question: Question, traffic: Traffic, fleet: Fleet, seed: int, spee
 
 
 def summarise(question: Question, fleet: Fleet, run: Run, speed: str) -> Evidence:
+    """Counts of one run, with percentiles of its times."""
+    times = {"ttft_s": run.ttft_s, "tpot_s": run.tpot_s, "e2e_s": run.e2e_s}
+    members = {name: run.requests.class_id == c for c, name in enumerate(run.requests.class_names)}
+    return replace(
+        counted(question, fleet, run, speed),
+        latency={name: {k: percentiles(v[mine]) for k, v in times.items()} for name, mine in members.items()},
+        cdf={name: {k: _quantiles(times[k][mine]) for k in ("ttft_s", "tpot_s")} for name, mine in members.items()},
+    )
+
+
+def counted(question: Question, fleet: Fleet, run: Run, speed: str) -> Evidence:
     """Counts of one run."""
     requests, classes, pools = run.requests, len(question.demands), len(fleet.pools)
     ttft, tpot, e2e = run.ttft_s, run.tpot_s, run.e2e_s
@@ -132,9 +143,7 @@ def summarise(question: Question, fleet: Fleet, run: Run, speed: str) -> Evidenc
         counts = np.bincount(cell[mask], weights=None if weights is None else weights[mask], minlength=classes * pools)
         return counts.astype(float).reshape(classes, pools)
 
-    times = {"ttft_s": ttft, "tpot_s": tpot, "e2e_s": e2e}
     names = requests.class_names
-    members = {name: requests.class_id == c for c, name in enumerate(names)}
     blocks = [kv_blocks(p.deployment) for p in fleet.pools]
     span = max(run.simulated_s, 1e-12)
     return Evidence(
@@ -151,8 +160,6 @@ def summarise(question: Question, fleet: Fleet, run: Run, speed: str) -> Evidenc
         preemptions=int(run.preemptions.sum()),
         refused=int((run.status == 2).sum()),
         unfinished=int((run.status == 0).sum()),
-        latency={name: {k: percentiles(v[mine]) for k, v in times.items()} for name, mine in members.items()},
-        cdf={name: {k: _quantiles(times[k][mine]) for k in ("ttft_s", "tpot_s")} for name, mine in members.items()},
     )
 
 

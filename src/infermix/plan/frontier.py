@@ -4,49 +4,127 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import NamedTuple
 
 import msgspec
 
 from infermix.errors import NoAnswer
+from infermix.fleet import Fleet
+from infermix.plan.curve import Curve, Held, open_curve
+from infermix.plan.evidence import Traffic
 from infermix.plan.model import Solution
-from infermix.plan.prove import Progress, Proved
+from infermix.plan.prove import Progress, Proved, fleet_of
 from infermix.plan.question import Demand, Question
-from infermix.plan.result import FrontierPoint, PowerPoint, VendorPoint
+from infermix.plan.result import FrontierPoint, PowerPoint, ProvedFleet, VendorPoint
 from infermix.plan.solve import THREADS, Planner, choose, fractional_bound, replanned
 from infermix.plan.whatif import paid_for, systems_in
 
 FRONTIER = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Promised TPOT of the strictest class, as multiples of the study's."""
 FRONTIER_ROUNDS = 4
+MARGIN = 0.01
+"""By how much shares are stricter in the program, relatively: simulated tokens fall not quite where it puts them."""
 
 
-def frontier(planner: Planner, proved: Proved, progress: Progress) -> list[FrontierPoint]:
-    """Cost against the speed promised to the strictest class, at simulated capacities.
+class Frontier(NamedTuple):
+    """Cost against speed: at a few promises, and every fleet that was proved on the way."""
 
-    A fleet that keeps a promise keeps every looser one, so costs never rise with looser promises.
+    points: list[FrontierPoint]
+    fleets: list[ProvedFleet]
+
+
+class _Point(NamedTuple):
+    """A promise, its bound, and what the program has for it."""
+
+    tpot_s: float
+    bound: float | None
+    solution: Solution | None
+
+
+def frontier(
+    planner: Planner, proved: Proved, progress: Progress, traffic: Traffic | None = None, fleets: int = 0
+) -> Frontier:
+    """Cost against the speed promised to the strictest class.
+
+    With ``traffic`` fleets are proved on it, routed by the plan's shares, until there are ``fleets`` of them; else
+    capacities are simulated ones. A fleet that keeps a promise keeps every looser one, so costs never rise with looser
+    promises.
     """
     timed = [d for d in planner.question.demands if d.cls.slo.tpot_s is not None]
     if not timed:
-        return []
+        return Frontier([], [])
     strict = min(timed, key=lambda d: d.cls.slo.tpot_s or 0.0)
     promised = [multiple * (strict.cls.slo.tpot_s or 0.0) for multiple in FRONTIER]
     progress(f"frontier: {strict.name} at {promised[0] * 1e3:g} to {promised[-1] * 1e3:g} ms")
     with ThreadPoolExecutor(THREADS) as pool:
-        solved = list(pool.map(lambda tpot_s: _frontier_point(planner, proved, strict, tpot_s), promised))
+        solved = list(pool.map(lambda tpot_s: _solved(planner, proved, strict, tpot_s), promised))
+    curve = (
+        None if traffic is None else _proved_curve(planner.question, proved, traffic, strict, solved, fleets, progress)
+    )
     points: list[FrontierPoint] = []
     for point in solved:
-        points.append(_no_dearer(point, points[-1]) if points else point)
-    return points
+        made = _frontier_point(planner.question, strict.name, point, curve)
+        points.append(_no_dearer(made, points[-1]) if points else made)
+    return Frontier(points, [] if curve is None else _fleets(curve))
+
+
+def _proved_curve(
+    question: Question,
+    proved: Proved,
+    traffic: Traffic,
+    strict: Demand,
+    solved: list[_Point],
+    fleets: int,
+    progress: Progress,
+) -> Curve:
+    """The program's fleets with as many instances as their promises take, the plan's own, and what is near to them."""
+    curve = open_curve(question, traffic, strict.name)
+    curve.prove(proved.fleet)
+    for point in solved:
+        if point.solution is not None and point.solution is not proved.solution:
+            progress(f"frontier: a fleet for {point.tpot_s * 1e3:g} ms")
+            curve.settle(fleet_of(question, point.solution), point.tpot_s)
+    curve.explore(fleets, progress)
+    curve.confirm()
+    return curve
+
+
+def _fleets(curve: Curve) -> list[ProvedFleet]:
+    best = curve.best
+    return [
+        ProvedFleet(
+            usd_per_hour=held.usd_per_hour,
+            tpot_s=held.tpot_s,
+            pools={pool.name: pool.instances for pool in held.fleet.pools},
+            systems=_systems(held.fleet),
+            status=_status(held),
+            best=held in best,
+        )
+        for held in curve.held
+    ]
+
+
+def _status(held: Held) -> str:
+    return "proved" if held.low else "proved_nominal"
+
+
+def _systems(fleet: Fleet) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for pool in fleet.pools:
+        system = pool.deployment.system.id
+        found[system] = found.get(system, 0) + pool.systems
+    return found
 
 
 def _no_dearer(point: FrontierPoint, tighter: FrontierPoint) -> FrontierPoint:
     """The point, or the tighter promise's fleet where that is cheaper."""
     if tighter.usd_per_hour is None or (point.usd_per_hour or float("inf")) <= tighter.usd_per_hour:
         return point
-    return msgspec.structs.replace(point, usd_per_hour=tighter.usd_per_hour, systems=tighter.systems)
+    names = ("usd_per_hour", "systems", "status", "held_tpot_s")
+    return msgspec.structs.replace(point, **{name: getattr(tighter, name) for name in names})
 
 
-def _frontier_point(planner: Planner, proved: Proved, strict: Demand, tpot_s: float) -> FrontierPoint:
+def _solved(planner: Planner, proved: Proved, strict: Demand, tpot_s: float) -> _Point:
     solution: Solution | None = proved.solution
     bound: float | None = None
     try:
@@ -55,15 +133,31 @@ def _frontier_point(planner: Planner, proved: Proved, strict: Demand, tpot_s: fl
             other = replanned(planner, planner.question.with_demands(_promised(planner, strict, tpot_s)), strict.name)
         bound = fractional_bound(other)
         if other is not planner:
+            other.share_margin = max(planner.share_margin, MARGIN)
             solution = choose(other, rounds=FRONTIER_ROUNDS)
     except NoAnswer:
         solution = None
-    return FrontierPoint(
-        class_name=strict.name,
-        tpot_s=tpot_s,
+    return _Point(tpot_s, bound, solution)
+
+
+def _frontier_point(question: Question, name: str, point: _Point, curve: Curve | None) -> FrontierPoint:
+    """The cheapest fleet that was proved for a promise; where none was, the program's."""
+    held, solution = (None if curve is None else curve.cheapest(point.tpot_s)), point.solution
+    found = FrontierPoint(
+        class_name=name,
+        tpot_s=point.tpot_s,
         usd_per_hour=None if solution is None else solution.usd_per_hour,
-        lower_bound_usd_per_hour=bound,
-        systems={} if solution is None else systems_in(planner.question, solution),
+        lower_bound_usd_per_hour=point.bound,
+        systems={} if solution is None else systems_in(question, solution),
+    )
+    if held is None:
+        return found
+    return msgspec.structs.replace(
+        found,
+        usd_per_hour=held.usd_per_hour,
+        systems=_systems(held.fleet),
+        status=_status(held),
+        held_tpot_s=held.tpot_s,
     )
 
 

@@ -185,8 +185,8 @@ def _smaller(question: Question, traffic: Traffic, fleet: Fleet, p: int) -> tupl
     spare = (pool.instances - 1) % per_system + 1
     broken: list[str] = []
     for fewer in dict.fromkeys((spare, 1)):
-        if fewer == pool.instances and _alone(fleet, p):
-            broken = _alone(fleet, p)
+        if fewer == pool.instances and alone(fleet, p):
+            broken = alone(fleet, p)
             continue
         candidate = without(fleet, p, fewer)
         broken = breaks(question, traffic, candidate)
@@ -195,7 +195,7 @@ def _smaller(question: Question, traffic: Traffic, fleet: Fleet, p: int) -> tupl
     return None, broken
 
 
-def _alone(fleet: Fleet, p: int) -> list[str]:
+def alone(fleet: Fleet, p: int) -> list[str]:
     """Classes that only pool p serves, among the pools that do the same part of the work."""
     mine = fleet.pools[p]
     others = [q for i, q in enumerate(fleet.pools) if i != p and q.deployment.role == mine.deployment.role]

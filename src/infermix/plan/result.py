@@ -169,7 +169,7 @@ class FigureUse(msgspec.Struct, kw_only=True):
 
 
 class FrontierPoint(msgspec.Struct, kw_only=True):
-    """Cost of the fleet if a class were promised another speed (simulated capacities, not proved)."""
+    """Cost of the fleet if a class were promised another speed."""
 
     class_name: str
     tpot_s: float
@@ -177,6 +177,24 @@ class FrontierPoint(msgspec.Struct, kw_only=True):
     lower_bound_usd_per_hour: float | None
     """Queue-free, and systems may be fractions."""
     systems: dict[str, int]
+    status: str = "not_proved"
+    """``proved`` and ``proved_nominal`` as plans are; ``not_proved``: by simulated capacities alone."""
+    held_tpot_s: float | None = None
+    """The tightest TPOT that the fleet holds, where it is proved."""
+
+
+class ProvedFleet(msgspec.Struct, kw_only=True):
+    """A fleet that was proved for the frontier: it keeps all else that the study asks for."""
+
+    usd_per_hour: float
+    tpot_s: float
+    """The tightest TPOT that it holds for the frontier's class."""
+    pools: dict[str, int]
+    """Pool → instances."""
+    systems: dict[str, int]
+    status: str
+    best: bool
+    """None is both faster and no dearer."""
 
 
 class ContractPlan(msgspec.Struct, kw_only=True):
@@ -332,6 +350,8 @@ class Plan(msgspec.Struct, kw_only=True):
     swings: list[SwingPoint] = []
     survives: bool = True
     """Whether the same systems are the answer at every end of every figure that was tried."""
+    proved_fleets: list[ProvedFleet] = []
+    """Fleets that were proved for ``frontier``, the cheapest first."""
     vendor_frontier: list[VendorPoint] = []
     power_frontier: list[PowerPoint] = []
     """Where profit is maximised."""

@@ -45,8 +45,10 @@ from infermix.plan.solve import Planner, lower_bound
 Progress = Callable[[str], None]
 
 
-def make_plan(study: Study, progress: Progress | None = None, store: Store | None = None) -> Plan:
+def make_plan(study: Study, progress: Progress | None = None, store: Store | None = None, fleets: int = 0) -> Plan:
     """Plan a study; capacities that were simulated before are read from ``store``, and new ones written there.
+
+    ``fleets``: how many are proved for the frontier at least, if there are so many beside it.
 
     Raises
     ------
@@ -65,14 +67,14 @@ def make_plan(study: Study, progress: Progress | None = None, store: Store | Non
         bound = beside.submit(lower_bound, Planner(question, found, [])) if served else None
         planner = Planner(question, found, shortlist(question, found), Capacities(store))
         if bound is not None and is_plain(question):
-            made = _plain_plan(planner, bound, say)
+            made = _plain_plan(planner, bound, say, fleets)
         else:
             made = day_plan(planner, bound, say)
     plan_s = time.perf_counter() - clock - made.prove_s
     return msgspec.structs.replace(made, study_hash=study_hash(study), plan_s=plan_s)
 
 
-def _plain_plan(planner: Planner, early: Future[float], say: Progress) -> Plan:
+def _plain_plan(planner: Planner, early: Future[float], say: Progress, fleets: int) -> Plan:
     """One fleet that serves everything all day: proved and thinned as one."""
     traffic, bound = Traffic(planner.question), early.result()
     planned = time.perf_counter()
@@ -80,7 +82,7 @@ def _plain_plan(planner: Planner, early: Future[float], say: Progress) -> Plan:
     if proved is None:
         raise conflict(planner)
     prove_s = time.perf_counter() - planned
-    made = _answer(planner, traffic, proved, bound, say)
+    made = _answer(planner, traffic, proved, bound, say, fleets)
     return msgspec.structs.replace(made, policies=trials, prove_s=prove_s)
 
 
@@ -89,7 +91,7 @@ def conflict(planner: Planner) -> NoAnswer:
     return NoAnswer("; ".join([name_conflict(planner), *(f"beside {s}" for s in training_words(planner.question))]))
 
 
-def _answer(planner: Planner, traffic: Traffic, proved: Proved, bound: float, say: Progress) -> Plan:
+def _answer(planner: Planner, traffic: Traffic, proved: Proved, bound: float, say: Progress, fleets: int) -> Plan:
     """The proved fleet with everything that explains it."""
     question, study, fleet = planner.question, planner.question.study, proved.fleet
     cost, figures = fleet_cost(question, fleet), provenance.figures_used(question, fleet)
@@ -118,7 +120,8 @@ def _answer(planner: Planner, traffic: Traffic, proved: Proved, bound: float, sa
         why=explain.why(planner, proved, say),
         figures=figures,
         unverified=provenance.unverified(question, figures),
-        frontier=frontier.frontier(planner, proved, say),
+        frontier=(speeds := frontier.frontier(planner, proved, say, traffic, fleets)).points,
+        proved_fleets=speeds.fleets,
         entries=explain.entries(planner, proved, say),
         next_best=explain.alternatives(planner, proved, say),
         swings=(swings := explain.swings(planner, proved, say)),

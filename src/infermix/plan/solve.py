@@ -38,7 +38,7 @@ MIXED = 4
 """Where pools may be apart, the last bracket in which a pool may be for several classes: large pools are smooth."""
 DAY_GAP = 0.005
 """Relative gap to which the program of a day is solved."""
-FRONTIER_GAP = 0.02
+FRONTIER_GAP = 0.05
 """Relative gap to which programs with other promises are solved."""
 Progress = Callable[[str], None]
 

@@ -247,6 +247,7 @@ def frontiers(plan: Plan) -> list[Frontier]:
 
 def _frontier_plot(plan: Plan, name: str, points: list[FrontierPoint]) -> Plot | None:
     costs = [(p.tpot_s, p.usd_per_hour) for p in points if p.usd_per_hour is not None]
+    proved = [(f.tpot_s, f.usd_per_hour) for f in plan.proved_fleets if _near(f.tpot_s, points)]
     bounds = [(p.tpot_s, p.lower_bound_usd_per_hour) for p in points if p.lower_bound_usd_per_hour is not None]
     own = plan.classes[name].slo.get("tpot_s") if name in plan.classes else None
     if not costs:
@@ -258,6 +259,10 @@ def _frontier_plot(plan: Plan, name: str, points: list[FrontierPoint]) -> Plot |
         return " ".join(f"{across.place(x):.2f},{100 - up.place(y):.2f}" for x, y in pairs)
 
     marks = [Mark(across.place(x), up.place(y), "bound", f"lower bound {words.money(y)}/h") for x, y in bounds]
+    marks += [
+        Mark(across.place(x), up.place(y), "fleet", f"proved at {words.seconds(x)}: {words.money(y)}/h")
+        for x, y in proved
+    ]
     marks += [Mark(across.place(x), up.place(y), "point", f"{words.seconds(x)}: {words.money(y)}/h") for x, y in costs]
     marks += [
         Mark(across.place(p.tpot_s), 0.0, "cannot", f"{words.seconds(p.tpot_s)}: no fleet")
@@ -276,6 +281,11 @@ def _frontier_plot(plan: Plan, name: str, points: list[FrontierPoint]) -> Plot |
         + [Curve(line(run), "cost") for run in _runs(points, "usd_per_hour")],
         marks=marks,
     )
+
+
+def _near(tpot_s: float, points: list[FrontierPoint]) -> bool:
+    """Whether a TPOT lies where promises were tried."""
+    return min(p.tpot_s for p in points) / 1.25 <= tpot_s <= max(p.tpot_s for p in points) * 1.25
 
 
 def _speed_ticks(axis: Axis, tpots: list[float], own: float | None) -> list[Tick]:
@@ -319,6 +329,7 @@ class Axis(msgspec.Struct, frozen=True):
 def _costs_axis(plan: Plan, points: list[FrontierPoint]) -> Axis:
     """Linear from zero, unless the costs spread so far that a logarithm says more."""
     costs = [c for p in points for c in (p.usd_per_hour, p.lower_bound_usd_per_hour) if c is not None]
+    costs += [f.usd_per_hour for f in plan.proved_fleets if _near(f.tpot_s, points)]
     low, high = min([*costs, plan.usd_per_hour]), max([*costs, plan.usd_per_hour])
     return Axis(low / 1.4, high * 1.25) if low > 0 and high / low > 4 else Axis(0.0, high * 1.15 or 1.0, log=False)
 

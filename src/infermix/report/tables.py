@@ -28,6 +28,20 @@ def print_plan(plan: Plan, console: Console) -> None:
     _print_doubts(plan, console)
 
 
+def print_frontier(plan: Plan, console: Console) -> None:
+    """Print cost against speed: of the fleets that were proved those than which none is both faster and no dearer."""
+    best = [fleet for fleet in plan.proved_fleets if fleet.best]
+    name = plan.frontier[0].class_name if plan.frontier else ""
+    table = _table("Cost against speed", ("tokens/s", "$/h", "TPOT held"))
+    for fleet in reversed(best):
+        said = ", ".join(f"{n} x {system}" for system, n in fleet.systems.items())
+        speed = words.digits(1.0 / fleet.tpot_s) if fleet.tpot_s else words.NONE
+        table.add_row(Text(said, style="bold"), speed, words.digits(fleet.usd_per_hour), words.seconds(fleet.tpot_s))
+    _show(console, table)
+    told = f"{len(plan.proved_fleets)} fleets proved by simulation, each at the tightest TPOT that {name} keeps on it"
+    _say(console, Text(f"{told}; {len(best)} are shown: none is both faster and no dearer."))
+
+
 def print_run(summary: Mapping[str, Any], console: Console) -> None:
     """Print a simulated run: what became of the requests, each class, each pool, the cost of a token."""
     counts = (f"{summary[key]:,} {key}" for key in ("requests", "completed", "refused", "unfinished"))
