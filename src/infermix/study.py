@@ -152,6 +152,7 @@ def simulated(
     seeds: int = 1,
     policy: str | None = None,
     speeds: str | None = None,
+    whole: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Simulation:
     """Simulate a study's traffic on a fleet.
@@ -169,6 +170,9 @@ def simulated(
         The first seed (the study's unless told), and how many in a row are simulated.
     speeds
         ``nominal``, ``low`` or ``both``; a plan's fleet is simulated at both unless told otherwise.
+    whole
+        Keep every request of a run, however long; else of more than five million plain ones a part is kept, and
+        counts are added up.
 
     An interrupt (Ctrl-C) ends the runs; what was simulated until then is returned with ``interrupted`` set.
     """
@@ -198,6 +202,7 @@ def simulated(
         policy=choose,
         policy_name=named,
         requests=requests,
+        whole=whole,
         progress=progress,
     )
 

@@ -62,7 +62,8 @@ def simulate(
         from infermix.summary.whole import summarise
 
         with counting("arrivals") as progress, first_compile_said():
-            found = simulated(study, instances=instances, progress=progress, **options)
+            whole = bool(files["requests_out"] or files["trace_out"])
+            found = simulated(study, instances=instances, whole=whole, progress=progress, **options)
         summary = summarise(found)
         if files["json_path"]:
             write_json(files["json_path"], summary)

@@ -68,7 +68,7 @@ def simulate_pools(
     with ``interrupted`` set.
     """
     if typical_output_tokens is None:
-        typical_output_tokens = _mean_outputs(requests)
+        typical_output_tokens = mean_outputs(requests)
     if share is None:
         share = np.full((len(requests.class_names), len(pools)), 1.0 / len(pools))
     state = make_state(requests, pools, typical_output_tokens, seed, rules or FleetRules())
@@ -171,7 +171,8 @@ def _extra(state: State, name: str) -> npt.NDArray[np.int32]:
     return np.broadcast_to(column, len(state.requests))
 
 
-def _mean_outputs(requests: Requests) -> Floats:
+def mean_outputs(requests: Requests) -> Floats:
+    """Mean output tokens of each class."""
     classes = len(requests.class_names)
     count = np.bincount(requests.class_id, minlength=classes)
     total = np.bincount(requests.class_id, weights=requests.output_tokens, minlength=classes)
@@ -196,14 +197,9 @@ def simulate_fleet(
     ``classes`` and ``usd_per_s`` (pool → price of an instance) are what policies may know of promises and prices;
     ``rules`` say what happens to instances and at the gateway.
     """
-    known = usd_per_s or {}
-    specs = [
-        replace(spec, usd_per_s=known.get(pool.name, np.nan))
-        for pool, spec in zip(fleet.pools, fleet_specs(fleet, requests, speed), strict=True)
-    ]
     return simulate_pools(
         requests,
-        specs,
+        priced_specs(fleet, requests, speed, usd_per_s),
         policy,
         share=fleet.shares(requests.class_names),
         until_s=until_s,
@@ -212,3 +208,14 @@ def simulate_fleet(
         seed=seed,
         progress=progress,
     )
+
+
+def priced_specs(
+    fleet: Fleet, requests: Requests, speed: str, usd_per_s: Mapping[str, float] | None = None
+) -> list[PoolSpec]:
+    """The pools of a fleet for such requests, with the prices that are known."""
+    known = usd_per_s or {}
+    return [
+        replace(spec, usd_per_s=known.get(pool.name, np.nan))
+        for pool, spec in zip(fleet.pools, fleet_specs(fleet, requests, speed), strict=True)
+    ]

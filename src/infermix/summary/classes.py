@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from infermix.fleet import Pool
 from infermix.metrics.confidence import wilson
 from infermix.metrics.intervals import order_interval, t_interval
 from infermix.metrics.latency import PERCENTILES
-from infermix.sim.result import REFUSED, Run
-from infermix.summary.rules import comes_and_goes
+from infermix.sim.result import Run
 from infermix.summary.simulation import ClassPart, Part, Simulation, class_times
 from infermix.workload.classes import Slo
 
@@ -28,7 +26,7 @@ def class_row(found: Simulation, name: str) -> dict[str, Any]:
     parts = [part.classes[name] for part in found.parts[first]]
     row: dict[str, Any] = {key: sum(getattr(part, key) for part in parts) for key in COUNTS}
     row |= {"promised": slo.attainment, "slo": _targets(slo)}
-    row["refused_by"] = refused_by(found, found.runs[first], c)
+    row["refused_by"] = found.refused_by[name]
     row["over_context"] = found.drawn.over_context.get(name, 0)
     if sessions := sum(part.sessions for part in parts):
         row |= {"sessions": sessions, "whole_sessions": sum(part.whole_sessions for part in parts)}
@@ -96,46 +94,3 @@ def _between_seeds(classes: Sequence[ClassPart], key: str, percentile: str) -> l
     values = np.array([c.percentiles.get(key, {}).get(percentile, np.nan) for c in classes])
     low, high = t_interval(values)
     return [None if low is None else max(0.0, low), high]
-
-
-def refused_by(found: Simulation, run: Run, c: int) -> dict[str, int]:
-    """Reason → refused requests of a class, told from lengths and pools after the run.
-
-    ``no_pool``: no pool serves the class. ``prompt_too_long``: the prompt and one token fit into the model's
-    context or the KV memory of no pool that serves it. ``answer_too_long``: with its answer it is too long for
-    one of the pools that it could be sent to. ``policy``: every pool could have served it. ``gateway``: so it is, but
-    the class has limits, or instances may be down, and the run does not tell which of the three it was.
-    """
-    mine = (run.requests.class_id == c) & (run.status == REFUSED)
-    if not mine.any():
-        return {}
-    name = run.requests.class_names[c]
-    rooms = [_room(pool) for pool in found.fleet.pools if not pool.serves or pool.serves.get(name, 0.0) > 0.0]
-    if not rooms:
-        return {"no_pool": int(mine.sum())}
-    inputs = run.requests.input_tokens[mine].astype(np.int64)
-    total = inputs + run.requests.output_tokens[mine]
-    may = np.array([inputs + 1 <= min(kv, context) for kv, context in rooms])
-    fits = np.array([(total - 1 <= kv) & (total <= context) for kv, context in rooms])
-    nowhere = ~may.any(axis=0)
-    answer = ~nowhere & (may & ~fits).any(axis=0)
-    counts = {
-        "prompt_too_long": int(nowhere.sum()),
-        "answer_too_long": int(answer.sum()),
-        ("gateway" if turns_away(found, name) else "policy"): int((~nowhere & ~answer).sum()),
-    }
-    return {reason: n for reason, n in counts.items() if n}
-
-
-def turns_away(found: Simulation, name: str) -> bool:
-    """Whether others than the policy may refuse a request of a class that some pool could have served."""
-    return found.study.traffic[name].is_limited or comes_and_goes(found.study, found.fleet)
-
-
-def _room(pool: Pool) -> tuple[int, int]:
-    """(KV tokens of an instance that admission may fill, longest context of its model)."""
-    from infermix.perf.table import compile_table
-    from infermix.sim.engines import watermark_blocks
-
-    table = compile_table(pool.deployment)
-    return (table.blocks - watermark_blocks(pool, table.blocks)) * table.block_tokens, pool.deployment.model.max_context

@@ -6,40 +6,39 @@ from typing import Any
 
 import numpy as np
 
-from infermix.arrays import Bools, Ints
+from infermix.arrays import Ints
 from infermix.cost.energy import facility_w
 from infermix.cost.rent import HourlyPrice, hourly_price
 from infermix.errors import InfermixError, NoAnswer
 from infermix.fleet import Fleet, Pool
 from infermix.perf.table import compile_table
 from infermix.plan.problem import Study
-from infermix.sim.result import COMPLETED, Run
+from infermix.sim.result import Run
+from infermix.summary.served import Served
 from infermix.units import SECONDS_PER_HOUR, TOKENS_PER_MTOK
 
 JOULE_PER_KWH = 1000.0 * SECONDS_PER_HOUR
 
 
-def pool_row(study: Study, fleet: Fleet, run: Run, p: int) -> dict[str, Any]:
+def pool_row(study: Study, fleet: Fleet, run: Run, served: Served, p: int) -> dict[str, Any]:
     """One pool over the whole run; ``by_instance`` has a column for each of its figures."""
     pool, mine = fleet.pools[p], run.pool == p
-    here = (run.request_pool == p) | (prompt_pool(run) == p)
-    done = here & (run.status == COMPLETED)
-    tokens, on = _tokens(run, p, done), share_on(run, p)
+    tokens, on = _tokens(run, served, p), share_on(run, p)
     blocks, steps = compile_table(pool.deployment).blocks, run.steps[mine].sum()
     return {
         "system": pool.deployment.system.id,
         "deployment": pool.deployment.name,
         "instances": pool.instances,
         "systems": pool.systems,
-        "requests": int(here.sum()),
-        "completed": int(done.sum()),
+        "requests": int(served.requests[p]),
+        "completed": int(served.completed[p]),
         "busy": float(run.busy_s[mine].mean() / run.simulated_s) if run.simulated_s else 0.0,
         "batch": float(run.seq_steps[mine].sum() / steps) if steps else 0.0,
         "kv_peak": float(run.kv_peak_blocks[mine].max() / blocks),
         "preemptions": int(run.preemptions[mine].sum()),
         "steps": int(steps),
         "tokens": tokens,
-        "by_instance": _instances(run, p, blocks),
+        "by_instance": _instances(run, served, p, blocks),
         **_engines(pool, run, p),
         **_money(study, pool, run.simulated_s * on, tokens),
         **_energy(study, pool, run.simulated_s * on, float(run.busy_s[mine].sum()), tokens["output"]),
@@ -59,14 +58,11 @@ def share_on(run: Run, p: int) -> float:
     return min(1.0, float(run.on_s[mine].sum()) / whole) if whole else 1.0
 
 
-def _tokens(run: Run, p: int, done: Bools) -> dict[str, int]:
+def _tokens(run: Run, served: Served, p: int) -> dict[str, int]:
     """Tokens of completed requests: a prompt counts where it was read, an answer where it was completed."""
-    read, answered = done & (prompt_pool(run) == p), done & (run.request_pool == p)
-    return {
-        "input": int(run.requests.input_tokens[read].sum()),
-        "cached": int(run.requests.cached_tokens[read].sum()),
-        "output": int(run.requests.output_tokens[answered].sum()),
-    }
+    mine = run.pool == p
+    names = {"input": served.input_tokens, "cached": served.cached_tokens, "output": served.output_tokens}
+    return {name: int(column[mine].sum()) for name, column in names.items()}
 
 
 def _engines(pool: Pool, run: Run, p: int) -> dict[str, Any]:
@@ -92,28 +88,18 @@ def _engines(pool: Pool, run: Run, p: int) -> dict[str, Any]:
     }
 
 
-def _instances(run: Run, p: int, blocks: int) -> dict[str, list[Any]]:
+def _instances(run: Run, served: Served, p: int, blocks: int) -> dict[str, list[Any]]:
     """A column over the instances of a pool for each figure."""
-    mine = np.flatnonzero(run.pool == p)
-    done = run.status == COMPLETED
-    reader = np.where(np.asarray(run.prefill_instance) >= 0, run.prefill_instance, run.instance)
-    at = {"prompts": reader[done] - mine[0], "answers": run.instance[done] - mine[0]}
-    n, inside = len(mine), {name: (place >= 0) & (place < len(mine)) for name, place in at.items()}
-    home = "prompts" if (prompt_pool(run)[done] == p).any() else "answers"
-
-    def served(column: Any, part: str) -> list[int]:
-        weights = column[done][inside[part]].astype(np.float64)
-        return [int(v) for v in np.bincount(at[part][inside[part]], weights=weights, minlength=n)]
-
-    seconds = run.simulated_s or 1.0
+    mine, seconds = run.pool == p, run.simulated_s or 1.0
+    requests = served.prompts[mine] if served.prompts[mine].any() else served.answers[mine]
     return {
         "busy": (run.busy_s[mine] / seconds).tolist(),
         "batch": (run.seq_steps[mine] / np.maximum(run.steps[mine], 1)).tolist(),
         "kv_peak": (run.kv_peak_blocks[mine] / blocks).tolist(),
         "preemptions": run.preemptions[mine].tolist(),
-        "requests": [int(v) for v in np.bincount(at[home][inside[home]], minlength=n)],
-        "input_tokens": served(run.requests.input_tokens, "prompts"),
-        "output_tokens": served(run.requests.output_tokens, "answers"),
+        "requests": requests.tolist(),
+        "input_tokens": served.input_tokens[mine].tolist(),
+        "output_tokens": served.output_tokens[mine].tolist(),
     }
 
 

@@ -11,16 +11,21 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infermix.catalog.records import Model
 from infermix.fleet import Fleet
 from infermix.plan.problem import Study
 from infermix.plan.question import offered
 from infermix.sim.result import Run
+from infermix.summary.refusals import refusals
 from infermix.summary.rules import fleet_rules
+from infermix.summary.served import served_by
 from infermix.summary.simulation import Part, Simulation, make_part
 from infermix.workload.arrivals import Drawn
+
+if TYPE_CHECKING:
+    from infermix.summary.streaming import Long
 
 Progress = Callable[[int, int], None]
 """Called with (arrivals simulated, all arrivals)."""
@@ -45,12 +50,14 @@ class _Counted:
             raise KeyboardInterrupt
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Seed:
     drawn: Drawn
-    parts: dict[str, Part]
-    runs: dict[str, Run]
+    parts: dict[str, Part] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
     """Of the first seed alone."""
+    told: Long | None = None
+    """Of a run that was too long to keep, at the first speed."""
 
 
 def run_seeds(
@@ -63,31 +70,36 @@ def run_seeds(
     policy: Any,
     policy_name: str,
     requests: int | None = None,
+    whole: bool = False,
     progress: Progress | None = None,
 ) -> Simulation:
-    """Simulate a fleet under every seed at every speed.
+    """Simulate a fleet under every seed at every speed; with ``whole``, long runs are kept whole, too.
 
     Raises
     ------
     KeyboardInterrupt
         Stopped before the first run had begun.
     """
+    from infermix.summary.streaming import is_long
+
     minimum = 0 if requests is not None else study.prove.requests_per_class
     counted = _Counted(progress, len(seeds) * len(speeds))
 
     def one(seed: int) -> _Seed | None:
         if counted.stop.is_set():
             return None
+        if not whole and is_long(study, fleet, model, seed, requests):
+            return _long_seed(study, fleet, model, policy, seed, speeds, requests or 0, counted)
         drawn = offered(study, model, seed=seed, requests=requests, min_per_class=minimum)
-        parts, runs = {}, {}
+        done = _Seed(drawn)
         for speed in speeds:
             if counted.stop.is_set():
                 break
             run = _simulate(study, fleet, drawn, policy, seed, speed, counted)
-            parts[speed] = make_part(study, run)
+            done.parts[speed] = make_part(study, run)
             if seed == seeds[0]:
-                runs[speed] = run
-        return _Seed(drawn, parts, runs)
+                done.runs[speed] = run
+        return done
 
     found = {seed: done for seed, done in zip(seeds, _in_threads(one, seeds, counted), strict=True) if done}
     if seeds[0] not in found or not found[seeds[0]].runs:
@@ -115,6 +127,26 @@ def _simulate(
     )
 
 
+def _long_seed(
+    study: Study, fleet: Fleet, model: Model, policy: Any, seed: int, speeds: Sequence[str], requests: int,
+    counted: _Counted,
+) -> _Seed:  # fmt: skip
+    from infermix.summary.streaming import simulate_long
+
+    done: _Seed | None = None
+    for speed in speeds:
+        if done is not None and counted.stop.is_set():
+            break
+        told = simulate_long(
+            study, fleet, model, policy, seed=seed, speed=speed, requests=requests,
+            progress=lambda n, total, speed=speed: counted((seed, speed), n, total),  # type: ignore[misc]
+        )  # fmt: skip
+        done = done or _Seed(told.drawn, told=told)
+        done.parts[speed], done.runs[speed] = told.part, told.run
+    assert done is not None
+    return done
+
+
 def _in_threads(
     one: Callable[[int], _Seed | None], seeds: Sequence[int], counted: _Counted
 ) -> list[_Seed | None]:  # fmt: skip
@@ -138,6 +170,7 @@ def _gathered(
     parts = {
         speed: tuple(found[seed].parts[speed] for seed in seeds if speed in found[seed].parts) for speed in whole.runs
     }
+    run, told = whole.runs[begun], whole.told
     return Simulation(
         study=study,
         fleet=fleet,
@@ -146,5 +179,8 @@ def _gathered(
         seeds=seeds,
         runs=whole.runs,
         parts=parts,
+        served=told.served if told else served_by(run),
+        refused_by=told.refused_by if told else refusals(study, fleet, run),
+        every=told.every if told else 1,
         interrupted=stopped or any(part.interrupted for rows in parts.values() for part in rows),
     )

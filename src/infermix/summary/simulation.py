@@ -1,6 +1,7 @@
 """What one call of the simulator answered: runs of a study on a fleet, at one or two speeds, under one or more seeds.
 
-The first seed is kept whole. Of the others only what the summary needs is kept, so that memory does not grow with them.
+The first seed is kept whole, unless it is too long. Of the others only what the summary needs is kept, so that memory
+does not grow with them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from infermix.metrics.sessions import session_times
 from infermix.plan.problem import Study
 from infermix.sim.result import COMPLETED, REFUSED, UNFINISHED, Run
 from infermix.sim.state import gap_edges_s
+from infermix.summary.served import Served
 from infermix.workload.arrivals import Drawn
 
 TIMES = ("queue_s", "ttft_s", "tpot_s", "itl_s", "e2e_s", "turn_s", "session_s")
@@ -67,7 +69,12 @@ class Simulation:
     seeds: tuple[int, ...]
     """Those that were simulated; fewer than asked for after an interrupt."""
     runs: dict[str, Run]
+    """Of the first seed; of a run too long to keep, one request in ``every``."""
     parts: dict[str, tuple[Part, ...]]
+    served: Served
+    """Of the first seed at the first speed, all requests; so is ``refused_by``: class → reason → requests."""
+    refused_by: dict[str, dict[str, int]]
+    every: int = 1
     interrupted: bool = False
 
 
@@ -103,11 +110,7 @@ def _class_part(run: Run, c: int, came: Bools, good: Bools) -> ClassPart:
     mine = (run.requests.class_id == c) & came
     status = run.status[mine]
     session = run.requests.session[mine]
-    found, whole = {}, 0
-    for name, values in class_times(run, mine):
-        found[name] = percentiles(values)
-        whole = int(np.isfinite(values).sum()) if name == "session_s" else 0
-    found["itl_s"] = binned_percentiles(run.gaps[:, c].sum(axis=0), gap_edges_s())
+    _, whole = session_times(session, run.requests.arrival_s[mine], run.last_s[mine])
     return ClassPart(
         requests=int(mine.sum()),
         completed=int((status == COMPLETED).sum()),
@@ -115,9 +118,17 @@ def _class_part(run: Run, c: int, came: Bools, good: Bools) -> ClassPart:
         unfinished=int((status == UNFINISHED).sum()),
         good=int(good[mine].sum()),
         sessions=len(np.unique(session[session >= 0])),
-        whole_sessions=whole,
-        percentiles={name: found[name] for name in TIMES if name in found},
+        whole_sessions=int(whole.sum()),
+        percentiles=class_percentiles(run, c),
     )
+
+
+def class_percentiles(run: Run, c: int) -> dict[str, dict[str, float]]:
+    """Percentiles of the times of a class; of an interrupted run of what had arrived."""
+    mine = (run.requests.class_id == c) & run.came
+    found = {name: percentiles(values) for name, values in class_times(run, mine)}
+    found["itl_s"] = binned_percentiles(run.gaps[:, c].sum(axis=0), gap_edges_s())
+    return {name: found[name] for name in TIMES if name in found}
 
 
 def class_times(run: Run, mine: Bools) -> Iterator[tuple[str, Floats]]:

@@ -15,7 +15,7 @@ from infermix.errors import InfermixError
 from infermix.metrics.timeline import timeline
 from infermix.perf.figures import of_deployment, with_roots
 from infermix.plan.question import open_facts
-from infermix.sim.result import COMPLETED, Run
+from infermix.sim.result import Run
 from infermix.summary.classes import COUNTS, class_row
 from infermix.summary.pools import laid_on, pool_row, price_of
 from infermix.summary.simulation import Part, Simulation, good_requests
@@ -28,7 +28,9 @@ def summarise(found: Simulation) -> dict[str, Any]:
     classes = {name: class_row(found, name) for name in run.requests.class_names}
     required = "low" if "low" in found.runs and found.study.prove.speeds == "low" else first
     key = "attainment_low" if required == "low" and "nominal" in found.runs else "attainment"
-    pools = {pool.name: pool_row(found.study, found.fleet, run, p) for p, pool in enumerate(found.fleet.pools)}
+    pools = {
+        pool.name: pool_row(found.study, found.fleet, run, found.served, p) for p, pool in enumerate(found.fleet.pools)
+    }
     return {
         "study": found.study.name or Path(found.study.path).stem,
         "model": found.study.model,
@@ -43,12 +45,13 @@ def summarise(found: Simulation) -> dict[str, Any]:
         "policy": found.policy,
         "speeds": list(found.runs),
         "interrupted": found.interrupted,
+        "kept_one_in": found.every,
         "classes": classes,
         "pools": pools,
         "over_time": over_time(found, run),
         "clipped": {name: n for name, n in found.drawn.clipped.items() if n},
         "promises_kept": all(row[key] >= row["promised"] for row in classes.values()),
-        "usd_per_mtok": _usd_per_mtok(pools, run),
+        "usd_per_mtok": _usd_per_mtok(pools),
         "pairs": [msgspec.to_builtins(pair) for pair in found.fleet.pairs],
         **_energy(pools),
         "figures": _figures(found),
@@ -62,7 +65,10 @@ def _seed_row(seed: int, part: Part) -> dict[str, Any]:
 
 
 def over_time(found: Simulation, run: Run) -> dict[str, Any]:
-    """Class → its course in equal bins between ``edges_s``; attainment is by time of arrival."""
+    """Class → its course in equal bins between ``edges_s``; attainment is by time of arrival.
+
+    Of a run that was too long to keep, the course of what was kept, times as many as each stands for.
+    """
     requests, came, good = run.requests, run.came, good_requests(found.study, run)
     arrivals = requests.arrival_s[came]
     end = max(run.simulated_s, float(arrivals.max()) if len(arrivals) else 0.0)
@@ -73,8 +79,11 @@ def over_time(found: Simulation, run: Run) -> dict[str, Any]:
             requests.arrival_s[mine], run.last_s[mine], run.instance[mine] >= 0, good[mine], end
         )  # fmt: skip
         edges = course.edges_s
-        columns = ("arrivals_per_s", "completions_per_s", "in_flight", "attainment")
-        classes[name] = {key: _finite(getattr(course, key)) for key in columns}
+        counts = {
+            key: getattr(course, key) * found.every for key in ("arrivals_per_s", "completions_per_s", "in_flight")
+        }
+        columns = counts | {"attainment": course.attainment}
+        classes[name] = {key: _finite(column) for key, column in columns.items()}
     return {"edges_s": edges.tolist(), "classes": classes}
 
 
@@ -82,12 +91,11 @@ def _finite(values: Floats) -> list[float | None]:
     return [float(v) if np.isfinite(v) else None for v in values]
 
 
-def _usd_per_mtok(pools: dict[str, dict[str, Any]], run: Run) -> dict[str, float] | None:
+def _usd_per_mtok(pools: dict[str, dict[str, Any]]) -> dict[str, float] | None:
     """Cost of a million tokens laid on input, on output, or on both; None without prices on the study's basis."""
     if any(row["usd"] is None for row in pools.values()):
         return None
-    done = run.status == COMPLETED
-    inputs, outputs = (int(c[done].sum()) for c in (run.requests.input_tokens, run.requests.output_tokens))
+    inputs, outputs = (sum(row["tokens"][name] for row in pools.values()) for name in ("input", "output"))
     return laid_on(sum(row["usd"] for row in pools.values()), inputs, outputs)
 
 
