@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import tomllib
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from infermix.plan.problem import Study, parse_study
+from infermix.report.tables import print_run
 from infermix.study import simulate
 from infermix.summary import running, streaming
 from infermix.workload.arrivals import Drawn
@@ -94,6 +97,9 @@ def test_of_a_longer_run_a_part_is_kept_and_all_is_counted(
         for key in ("requests", "completed", "refused", "refused_by", "attainment", "attainment_ci", "itl_s"):
             assert row[key] == whole[key], key
         assert row["ttft_s"]["p50"] == pytest.approx(whole["ttft_s"]["p50"], rel=0.2)
+    told_on = Console(width=100, record=True, file=io.StringIO())
+    print_run({**found, **dict.fromkeys(MEASURED, 1.0)}, told_on)
+    assert "percentiles and curves are of one in 3, drawn at random" in told_on.export_text()
     rates = [np.sum(run["over_time"]["classes"]["chat"]["arrivals_per_s"]) for run in (found, kept)]
     assert rates[0] == pytest.approx(rates[1], rel=0.1)
 

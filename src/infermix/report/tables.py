@@ -54,6 +54,8 @@ def print_run(summary: Mapping[str, Any], console: Console) -> None:
     seeds = summary.get("seeds", ())
     said += [f"seeds {seeds[0]} to {seeds[-1]} (times: mean over seeds; pools: the first)"] if len(seeds) > 1 else []
     _say(console, Text(", ".join(said)))
+    if (every := summary.get("kept_one_in", 1)) > 1:
+        _say(console, Text(f"All requests are counted; percentiles and curves are of one in {every}, drawn at random."))
     if summary.get("interrupted"):
         _say(console, Text(f"Interrupted: {run_words.came(summary)}", style=_BAD))
     classes, pools = summary.get("classes", {}), summary.get("pools", {})
