@@ -88,7 +88,7 @@ def test_a_fault_before_the_first_byte_is_made_good(name: str) -> None:
 @pytest.mark.parametrize("kind", ["cut", "stall", "malformed"])
 def test_a_fault_in_mid_stream_is_told_and_never_hidden(kind: Any) -> None:
     patience: dict[str, Any] = {"stall_least_s": 0.5, "stall_factor": 1.0} if kind == "stall" else {}
-    seen, right, counted = met(Fault(kind=kind, backend="pool/1", after_chunks=2, stall_s=60.0), **patience)
+    seen, right, counted = met(Fault(kind=kind, backend="pool/1", after_chunks=8, stall_s=60.0), **patience)
     broken = [k for k, one in enumerate(seen) if not one.whole]
     assert 10 < len(broken) < STREAMS and counted["infermix_midstream_failures_total"] == len(broken)
     for k, one in enumerate(seen):

@@ -78,8 +78,9 @@ def faults_told(metrics: str, name: str) -> dict[str, float]:
     return {labels: float(value) for labels, _, value in lines}
 
 
-async def offered(port: int, seen: list[Seen]) -> None:
+async def offered(port: int, seen: list[Seen], begins_s: float) -> None:
     """A client: one conversation after another, each as a stream."""
+    await asyncio.sleep(begins_s)
     for number in range(ASKED_EACH):
         body = chat(f"question {number} of client {id(seen)}", max_tokens=TOKENS, ignore_eos=True, stream=True)
         seen.append(await ask(port, body))
@@ -88,7 +89,8 @@ async def offered(port: int, seen: list[Seen]) -> None:
 def test_one_of_four_programs_is_killed_under_load(tmp_path: Path) -> None:
     async def load(port: int, victim: subprocess.Popen[bytes]) -> tuple[list[Seen], str]:
         seen: list[Seen] = []
-        clients = [asyncio.create_task(offered(port, seen)) for _ in range(CLIENTS)]
+        # not in step: some are always in mid-stream
+        clients = [asyncio.create_task(offered(port, seen, 0.01 * k)) for k in range(CLIENTS)]
         while len(seen) < CLIENTS // 2:
             await asyncio.sleep(0.005)
         victim.send_signal(signal.SIGKILL)
