@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from infermix.arrays import Floats
 from infermix.catalog.query import find_model
-from infermix.fleet import Fleet, PoolRow, make_fleet
+from infermix.fleet import Fleet, make_fleet, plan_rows
 from infermix.metrics.goodput import meets
 from infermix.plan.problem import Study, load_study, parse_study
 from infermix.plan.question import offered, open_facts
@@ -32,21 +32,12 @@ from infermix.route.names import POLICIES
 from infermix.sim.prepare import prefix_keys
 from infermix.sim.result import COMPLETED, Run
 from infermix.sim.run import simulate_fleet
+from infermix.study import plan
 from infermix.workload.requests import Requests
 
 ROOT = Path(__file__).parents[1]
 TRACES = ROOT.parent / "shared" / "data" / "traces"
 REQUESTS = 100_000
-LANE_FLEET = {  # what `infermix plan examples/coding-lane.toml` answers; a share of 0: only spilled requests
-    "mi355x-x8-tp1": {
-        "system": "mi355x-x8", "tp": 1, "instances": 8, "weights": "mxfp4", "kv": "fp8", "max_batched_tokens": 2048,
-        "serves": {"chat": 0.5475580089731562, "coding": 0.0},
-    },
-    "cs3-x3": {
-        "system": "cs3", "stages": 3, "instances": 2, "weights": "mxfp4",
-        "serves": {"chat": 0.4524419910268438, "coding": 1.0},
-    },
-}  # fmt: skip
 AGENTS = {
     "model": "gpt-oss-120b",
     "traffic": {
@@ -126,14 +117,24 @@ def cases(requests: int) -> Iterator[Case]:
         name: msgspec.structs.replace(lane.traffic[name], value_of_time_usd_per_hour=worth)
         for name, worth in (("coding", 60.0), ("chat", 10.0))
     }
-    fleet = {name: msgspec.convert(pool, PoolRow) for name, pool in LANE_FLEET.items()}
+    fleet = plan_rows(msgspec.to_builtins(plan(lane))["fleet"], "plan")
+    for pool in fleet.values():  # a share of 0: only requests that spill
+        pool.serves.update({name: pool.serves.get(name, 0.0) for name in traffic})
     lane = msgspec.structs.replace(lane, fleet=fleet, traffic=traffic)
     planned = case_of("Coding lane, the load it was planned for", lane, requests)
     yield planned
-    yield replace(planned, title="Coding lane, five of eight mi355x gone", fleet=planned.fleet.resized(0, 3))
+    yield after_failures(planned)
     shifted = faster(lane, coding=0.5, chat=1.4)
     yield case_of("Coding lane, half the coding, 40 % more chat", shifted, requests)
     yield case_of("Coding lane, half as much again of both", faster(lane, coding=1.5, chat=1.5), requests)
+
+
+def after_failures(planned: Case) -> Case:
+    """Half of the first pool of cheap chips is gone."""
+    place = next(p for p, pool in enumerate(planned.fleet.pools) if pool.deployment.system.id != "cs3")
+    pool = planned.fleet.pools[place]
+    title = f"Coding lane, half of {pool.name} gone"
+    return replace(planned, title=title, fleet=planned.fleet.resized(place, pool.instances // 2))
 
 
 def recorded(requests: int) -> Iterator[Case]:
