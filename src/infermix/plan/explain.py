@@ -67,7 +67,7 @@ def solve_again(planner: Planner, question: Question, gap: float | None = None) 
     To the gap of the plan itself unless another one is said.
     """
     again = planner.narrowed(question)
-    again.gap = gap or again.gap
+    again.gap = gap or planner.gap
     try:
         return choose(again, rounds=EXPLAIN_ROUNDS)
     except NoAnswer:

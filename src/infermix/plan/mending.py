@@ -33,7 +33,7 @@ NEAR = 0.02
 """Pools of an earlier proof are kept unless others are cheaper by more than this, relatively, before their proof."""
 STEEP = 0.015
 """A pool that misses so many times what it may counts less by this power of it: 3 % where it misses ten times that."""
-GAP = 1e-4
+GAP = 1e-3
 """Relative gap to which the program over the chosen pools is solved."""
 
 

@@ -36,7 +36,7 @@ ALIKE = 0.004
 """Capacities of two brackets that differ by less are not told apart in days: the lower one counts."""
 MIXED = 4
 """Where pools may be apart, the last bracket in which a pool may be for several classes: large pools are smooth."""
-DAY_GAP = 0.005
+DAY_GAP = 0.01
 """Relative gap to which the program of a day is solved."""
 FRONTIER_GAP = 0.05
 """Relative gap to which programs with other promises are solved."""
