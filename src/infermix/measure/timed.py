@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from infermix.arrays import Bools, Floats, Ints, check_equal_lengths
+from infermix.arrays import Floats, check_equal_lengths
 from infermix.sim.result import COMPLETED, Run
-from infermix.workload.requests import Requests
+from infermix.workload.requests import Requests, take
 
 TIMES = ("ttft_s", "tpot_s", "e2e_s")
 
@@ -77,11 +76,3 @@ def simulated(run: Run, overhead_s: float) -> Timed:
     ended = run.status == COMPLETED
     ttft = np.where(ended, run.ttft_s + overhead_s, np.nan)
     return Timed(run.requests, ttft, np.where(ended, run.e2e_s + overhead_s, np.nan))
-
-
-def take(requests: Requests, keep: Bools | Ints) -> Requests:
-    """Some requests of a table without parents and blocks."""
-    columns: dict[str, Any] = {
-        name: value[keep] for name, value in vars(requests).items() if isinstance(value, np.ndarray)
-    }
-    return replace(requests, **columns)

@@ -14,13 +14,13 @@ from infermix.measure.again import simulate_again
 from infermix.measure.deployed import on_system
 from infermix.measure.engine import Engine
 from infermix.measure.steps import OwnSteps, ScaledSteps, Steps
-from infermix.measure.timed import simulated, take
+from infermix.measure.timed import simulated
 from infermix.metrics.latency import percentiles
 from infermix.perf.deployment import MAX_NUM_SEQS
 from infermix.rng import u01
 from infermix.route.names import POLICIES
 from infermix.sim.result import COMPLETED, REFUSED, UNFINISHED, Run
-from infermix.workload.requests import Requests
+from infermix.workload.requests import Requests, take
 
 COPIES, PLACES = 201, 202
 """Random streams: which requests come again, and when."""

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -33,7 +32,7 @@ from infermix.plan.routing import usd_per_s_of
 from infermix.route.names import BASE
 from infermix.sim.result import Run
 from infermix.sim.run import simulate_fleet
-from infermix.workload.requests import Requests
+from infermix.workload.requests import take
 
 SPEEDS = ("low", "nominal")
 
@@ -89,7 +88,7 @@ class Apart:
         mine = fleet
         if len(part) < len(fleet.pools):
             mine = Fleet(tuple(_alone(fleet.pools[p]) for p in part))
-            requests = _rows(requests, np.flatnonzero(self._places(fleet, seed) == part[0]))
+            requests = take(requests, np.flatnonzero(self._places(fleet, seed) == part[0]))
         run = simulate_fleet(
             mine,
             requests,
@@ -155,16 +154,6 @@ def _place(class_id: Ints, shares: Floats, sent: Ints, found: Ints) -> None:
 def _alone(pool: Pool) -> Pool:
     """A pool that is sent all of its classes."""
     return msgspec.structs.replace(pool, serves=dict.fromkeys(pool.serves, 1.0))
-
-
-def _rows(requests: Requests, rows: Ints) -> Requests:
-    """Some rows of requests without parents."""
-    columns: dict[str, Any] = {
-        f.name: getattr(requests, f.name)[rows]
-        for f in fields(Requests)
-        if isinstance(getattr(requests, f.name), np.ndarray)
-    }
-    return replace(requests, **columns)
 
 
 def _key(fleet: Fleet, part: tuple[int, ...]) -> object:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from infermix.arrays import Ints
 from infermix.cost.energy import facility_w
 from infermix.cost.rent import HourlyPrice, hourly_price
 from infermix.errors import InfermixError, NoAnswer
@@ -14,7 +13,7 @@ from infermix.fleet import Fleet, Pool
 from infermix.perf.table import compile_table
 from infermix.plan.problem import Study
 from infermix.sim.result import Run
-from infermix.summary.served import Served
+from infermix.summary.served import Served, prompt_pool
 from infermix.units import SECONDS_PER_HOUR, TOKENS_PER_MTOK
 
 JOULE_PER_KWH = 1000.0 * SECONDS_PER_HOUR
@@ -43,12 +42,6 @@ def pool_row(study: Study, fleet: Fleet, run: Run, served: Served, p: int) -> di
         **_money(study, pool, run.simulated_s * on, tokens),
         **_energy(study, pool, run.simulated_s * on, float(run.busy_s[mine].sum()), tokens["output"]),
     }
-
-
-def prompt_pool(run: Run) -> Ints:
-    """Pool that read each request's prompt: the prefill pool of those that moved on, else the one that has it."""
-    moved = np.asarray(run.prefill_instance)
-    return np.asarray(np.where(moved >= 0, run.pool[np.maximum(moved, 0)], run.request_pool))
 
 
 def share_on(run: Run, p: int) -> float:

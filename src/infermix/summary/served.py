@@ -43,8 +43,7 @@ class Served:
 def served_by(run: Run) -> Served:
     """What the instances of a run served."""
     pools, done = int(run.pool.max()) + 1, run.status == COMPLETED
-    reader, there = readers(run), run.request_pool
-    reads = np.where(reader >= 0, run.pool[np.maximum(reader, 0)], -1)
+    reader, there, reads = readers(run), run.request_pool, prompt_pool(run)
 
     def by_pool(which: Bools) -> Ints:
         twice = np.bincount(there[which & (there >= 0)], minlength=pools)
@@ -69,3 +68,9 @@ def served_by(run: Run) -> Served:
 def readers(run: Run) -> Ints:
     """Instance that read each request's prompt: where it was prefilled, else the one that has it; -1: none."""
     return np.asarray(np.where(run.prefill_instance >= 0, run.prefill_instance, run.instance))
+
+
+def prompt_pool(run: Run) -> Ints:
+    """Pool of that instance; -1: none."""
+    reader = readers(run)
+    return np.asarray(np.where(reader >= 0, run.pool[np.maximum(reader, 0)], -1))

@@ -33,7 +33,7 @@ from infermix.summary.served import Served, served_by
 from infermix.summary.simulation import ClassPart, Part, class_percentiles
 from infermix.units import SECONDS_PER_HOUR
 from infermix.workload.arrivals import Drawn, draw
-from infermix.workload.requests import Requests, make_requests
+from infermix.workload.requests import Requests, make_requests, take
 
 KEPT_WHOLE = 5_000_000
 """Runs of more requests are not kept: each takes 160 bytes."""
@@ -80,8 +80,8 @@ def pieces(study: Study, model: Model, seed: int, requests: int) -> Iterator[Dra
     horizon_s, left, number = PIECE / sum(piece(0, 1.0).rates_per_s.values()), requests, 0
     while left > 0:
         found = piece(number, horizon_s)
-        table = _first(_later(found.requests, number * horizon_s), left)
-        yield replace(found, requests=table)
+        table = take(found.requests, slice(left))
+        yield replace(found, requests=replace(table, arrival_s=table.arrival_s + number * horizon_s))
         left -= len(table)
         number += 1
 
@@ -89,13 +89,11 @@ def pieces(study: Study, model: Model, seed: int, requests: int) -> Iterator[Dra
 def is_long(study: Study, fleet: Fleet, model: Model, seed: int, requests: int | None) -> bool:
     """Whether a run is too long to keep, and its requests are plain enough to come piece after piece."""
     drawn_anew = all(cls.profile is not None and cls.sessions is None for cls in study.traffic.values())
-    if requests is None or requests <= KEPT_WHOLE or not drawn_anew:
+    if requests is None or requests <= KEPT_WHOLE or not drawn_anew or study.simulate.failures is not None:
         return False
-    first = next(pieces(study, model, seed, PIECE))
-    rules = (
-        fleet_rules(study, fleet, first.requests.class_names, inf, seed) if study.simulate.failures is None else None
-    )
-    return rules is not None and not needs_extras(first.requests, priced_specs(fleet, first.requests, "nominal"), rules)
+    table = next(pieces(study, model, seed, PIECE)).requests
+    rules = fleet_rules(study, fleet, table.class_names, inf, seed)
+    return not needs_extras(table, priced_specs(fleet, table, "nominal"), rules)
 
 
 def simulate_long(
@@ -236,13 +234,3 @@ def _part(found: Streamed, kept: Run) -> Part:
         interrupted=found.interrupted,
         classes=classes,
     )
-
-
-def _later(table: Requests, by_s: float) -> Requests:
-    return replace(table, arrival_s=table.arrival_s + by_s)
-
-
-def _first(table: Requests, n: int) -> Requests:
-    """The first n requests of a table without prefixes."""
-    columns: dict[str, Any] = {k: column[:n] for k, column in vars(table).items() if isinstance(column, np.ndarray)}
-    return replace(table, **columns)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from infermix.arrays import Floats, check_equal_lengths
+from infermix.arrays import Bools, Floats, Ints, check_equal_lengths
 from infermix.errors import InputError
 
 NO_DEADLINE = np.inf
@@ -105,6 +106,14 @@ def make_requests(
     )
     _check_rows(table, where)
     return table
+
+
+def take(requests: Requests, rows: Bools | Ints | slice) -> Requests:
+    """Some requests of a table without parents and blocks."""
+    columns: dict[str, Any] = {
+        name: column[rows] for name, column in vars(requests).items() if isinstance(column, np.ndarray)
+    }
+    return replace(requests, **columns)
 
 
 def _check_rows(table: Requests, where: str) -> None:
